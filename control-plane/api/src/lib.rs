@@ -1,0 +1,1 @@
+//! Kinds, defaults, validation, selectors, quantities, patches.

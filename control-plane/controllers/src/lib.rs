@@ -1,0 +1,1 @@
+//! One runner, then one folder per controller.

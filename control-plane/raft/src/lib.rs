@@ -1,0 +1,1 @@
+//! Replicates the store: openraft on sled.

@@ -1,0 +1,1 @@
+//! The write path that all of the control plane shares.

@@ -1,0 +1,1 @@
+//! Filters, scores and the binding loop.

@@ -1,0 +1,1 @@
+//! A control-plane replica: options, wiring, run, drain.

@@ -1,0 +1,1 @@
+//! Versioned keys, transactions, watch history.

@@ -1,0 +1,1 @@
+//! A node: options, wiring, run, drain.

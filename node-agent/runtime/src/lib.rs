@@ -1,0 +1,1 @@
+//! Shims, libcontainer, log files.

@@ -1,0 +1,14 @@
+//! The messages and services that servers, nodes and peers exchange over gRPC.
+//!
+//! Everything is generated from `flotilla/*.proto`; nothing is written here by hand.
+#![allow(missing_docs, clippy::all, unreachable_pub)]
+
+/// Servers among themselves: consensus, forwarding, membership.
+pub mod peer {
+    tonic::include_proto!("flotilla.peer.v1");
+}
+
+/// Nodes and servers: joining, sessions.
+pub mod node {
+    tonic::include_proto!("flotilla.node.v1");
+}
