@@ -1,0 +1,212 @@
+//! Gets a cluster's CA from a server that is not trusted yet, and checks it against the pin of a join token.
+
+use std::{io, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{SERVER_NAME, tls::provider};
+
+/// Why the CA could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchCaError {
+    /// No connection.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// The server that was dialled.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server answered, but is not of the token's cluster.
+    #[error(
+        "the server at {address} is not of the cluster that the join token names (another CA, or something in between)"
+    )]
+    Pin {
+        /// The server that was dialled.
+        address: String,
+        /// What TLS said.
+        source: io::Error,
+    },
+}
+
+/// Connects to `address` (`host:port`) and returns the CA in PEM, if its SHA-256 is `pin` and it signed the
+/// server's certificate.
+pub async fn fetch_ca(address: &str, pin: [u8; 32]) -> Result<String, FetchCaError> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|source| FetchCaError::Connect {
+            address: address.to_owned(),
+            source,
+        })?;
+    let verifier = PinnedCa {
+        pin,
+        provider: provider(),
+    };
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the default versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    let name = ServerName::try_from(SERVER_NAME).expect("the constant is a DNS name");
+    let wrap = |source| FetchCaError::Pin {
+        address: address.to_owned(),
+        source,
+    };
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .map_err(wrap)?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let ca = chain.iter().find(|certificate| fingerprint(certificate) == pin);
+    let ca = ca.ok_or_else(|| {
+        wrap(io::Error::other(
+            "no certificate of the chain has the pinned hash",
+        ))
+    })?;
+    Ok(pem(ca))
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> = body
+        .as_bytes()
+        .chunks(64)
+        .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+/// Trusts exactly the CA with the pinned hash, which the server must send in its chain.
+#[derive(Debug)]
+struct PinnedCa {
+    pin: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let ca = intermediates
+            .iter()
+            .find(|certificate| fingerprint(certificate) == self.pin)
+            .ok_or_else(|| Error::General("no certificate of the chain has the pinned hash".into()))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::{ClientTls, ClusterCa, Subject, server_tls};
+
+    async fn serve_once(ca: &ClusterCa) -> (SocketAddr, impl Future<Output = ()>) {
+        let subject = Subject::Server {
+            name: "s".into(),
+            addresses: vec![],
+            names: vec![],
+        };
+        let tls = server_tls(&ca.issue(&subject).unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(mut stream) = TlsAcceptor::from(tls).accept(stream).await {
+                let _ = stream.read(&mut [0]).await;
+            }
+        };
+        (address, serve)
+    }
+
+    #[tokio::test]
+    async fn the_pinned_ca_is_fetched() {
+        let ca = ClusterCa::generate().unwrap();
+        let (address, serve) = serve_once(&ca).await;
+        let address = address.to_string();
+        let (fetched, ()) = tokio::join!(fetch_ca(&address, ca.fingerprint()), serve);
+        let fetched = fetched.unwrap();
+        assert_eq!(
+            fetched.replace(['\r', '\n'], ""),
+            ca.certificate_pem().replace(['\r', '\n'], "")
+        );
+        ClientTls::anonymous(&fetched).unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_cluster_is_refused() {
+        let ca = ClusterCa::generate().unwrap();
+        let (address, serve) = serve_once(&ca).await;
+        let address = address.to_string();
+        let (fetched, ()) = tokio::join!(fetch_ca(&address, [0; 32]), serve);
+        assert!(matches!(fetched.unwrap_err(), FetchCaError::Pin { .. }));
+    }
+}
