@@ -1,1 +1,24 @@
-//! Shims, libcontainer, log files.
+//! Runs pods: namespaces and cgroups, one shim per pod, containers by libcontainer, log files.
+//!
+//! The agent's side ([`Runtime`], [`Pod`], [`logs`]) is asynchronous and never calls libcontainer: that
+//! deadlocks in a process with several threads. The shim's side ([`shim_main`]) is one single-threaded
+//! process per pod, which forks once per operation and calls libcontainer in the fork. An agent that dies
+//! loses nothing: its successor finds all of it with [`Runtime::adopt`].
+
+mod errors;
+pub mod logs;
+mod pod;
+mod runtime;
+mod shim;
+mod spec;
+
+pub use errors::{
+    DestroySandboxError, KillContainerError, OpenRuntimeError, RemoveContainerError, RunSandboxError,
+    ShimError, StartContainerError,
+};
+pub use pod::Pod;
+pub use runtime::{Options, Runtime};
+pub use shim::shim_main;
+pub use spec::{
+    Capabilities, ContainerSpec, ContainerState, Exit, Mount, Resources, SandboxSpec, Started, User,
+};

@@ -1,0 +1,153 @@
+//! What a sandbox and a container are made from, and what is known about them afterwards.
+//!
+//! Plain data: it travels over the shim's socket and lies on disk for the next agent.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A pod's sandbox: the namespaces and the cgroup that its containers share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The pod's uid; names the sandbox on this node.
+    pub uid: String,
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// Host name inside the pod; ignored with `host_network`.
+    pub hostname: String,
+    /// Folder of the pod's log files; made by the sandbox, kept when it goes.
+    pub log_dir: PathBuf,
+    /// Limits of the pod as a whole.
+    pub resources: Resources,
+    /// Keep the node's network and host name instead of a namespace.
+    pub host_network: bool,
+}
+
+/// One attempt at running one container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// `<name>-<attempt>`; unique in the pod.
+    pub id: String,
+    /// The container's name in the pod.
+    pub name: String,
+    /// Restarts before this attempt.
+    pub attempt: u32,
+    /// Unpacked layers of the image, top first.
+    pub lower_dirs: Vec<PathBuf>,
+    /// Command and arguments; the first is looked up in `PATH` of `env`.
+    pub args: Vec<String>,
+    /// The whole environment; `PATH` and `HOME` are added when absent.
+    pub env: Vec<(String, String)>,
+    /// Working directory, made when absent; empty means `/`.
+    pub cwd: String,
+    /// Who runs it.
+    pub user: User,
+    /// Limits of the container.
+    pub resources: Resources,
+    /// Where its log goes.
+    pub log_path: PathBuf,
+    /// Mount the root read-only.
+    pub read_only_rootfs: bool,
+    /// Files and folders of the node shown inside.
+    pub mounts: Vec<Mount>,
+    /// Deviations from the default capabilities.
+    pub capabilities: Capabilities,
+    /// Set `no_new_privs`.
+    pub no_new_privileges: bool,
+    /// Give it a terminal; refused until exec and attach exist.
+    pub terminal: bool,
+    /// Keep stdin open; refused until exec and attach exist.
+    pub stdin: bool,
+}
+
+/// Numeric identity of a container's process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Further group ids.
+    pub additional_gids: Vec<u32>,
+}
+
+/// Limits of a cgroup; `None` leaves the kernel's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Relative weight, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU time per period.
+    pub cpu_quota: Option<i64>,
+    /// Length of the period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Memory in bytes; more is an OOM kill.
+    pub memory_limit: Option<i64>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+}
+
+/// A bind mount into a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Path on the node.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// Refuse writes.
+    pub read_only: bool,
+}
+
+/// Changes to the default set of capabilities, names as Kubernetes has them (`NET_ADMIN`, `ALL`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Added after dropping.
+    pub add: Vec<String>,
+    /// Dropped first.
+    pub drop: Vec<String>,
+}
+
+/// Proof of a successful start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Process id on the node.
+    pub pid: i32,
+    /// When the program was executed.
+    pub started_at: Timestamp,
+}
+
+/// A container as the runtime knows it; it exists from its start until it is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// `<name>-<attempt>`.
+    pub id: String,
+    /// The container's name in the pod.
+    pub name: String,
+    /// Restarts before this attempt.
+    pub attempt: u32,
+    /// Process id on the node.
+    pub pid: i32,
+    /// When the program was executed.
+    pub started_at: Timestamp,
+    /// Where its log goes.
+    pub log_path: PathBuf,
+    /// How it ended, once it has.
+    pub finished: Option<Exit>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code; 128 + signal when killed by one, 137 when unknown.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// When it ended, or was found ended.
+    pub finished_at: Timestamp,
+    /// Nobody saw the exit code (the shim was killed): `code` is 137 by convention.
+    pub unknown: bool,
+}
