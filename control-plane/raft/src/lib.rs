@@ -1,1 +1,5 @@
 //! Replicates the store: openraft on sled.
+
+mod api;
+
+pub use api::*;

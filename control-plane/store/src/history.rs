@@ -1,0 +1,179 @@
+//! The last changes of each resource, for watchers to follow.
+//!
+//! *Guarantees*: [`History::page`] gives every event after a revision, in order, or says that some are gone.
+//! Never grows beyond its limits, whatever watchers do: they hold a revision, not a queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::key::{ResourceName, Revision};
+use crate::object::Stored;
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was created.
+    Added,
+    /// It was replaced.
+    Modified,
+    /// It was removed.
+    Deleted,
+}
+
+/// One change of one object. No two events share a revision.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What happened.
+    pub change: Change,
+    /// The object after it; for a deletion its last state, stamped with the deletion's revision.
+    pub object: Arc<Stored>,
+    /// The object before it.
+    pub previous: Option<Arc<Stored>>,
+    /// When it happened.
+    pub revision: Revision,
+}
+
+impl Event {
+    /// What it costs to keep: the object's bytes and an allowance for the rest. The previous state is not
+    /// counted: it is nearly always the object of an earlier event.
+    fn cost_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 256;
+        self.object.json.len() + OVERHEAD_BYTES
+    }
+}
+
+/// How much is kept of each resource.
+#[derive(Clone, Copy, Debug)]
+pub struct HistoryLimits {
+    /// Events of one resource.
+    pub events_max: usize,
+    /// Bytes of one resource's events; the newest event is kept whatever its size.
+    pub bytes_max: usize,
+}
+
+impl Default for HistoryLimits {
+    /// Minutes of a busy cluster's changes, in a few megabytes.
+    fn default() -> HistoryLimits {
+        HistoryLimits {
+            events_max: 8192,
+            bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// The wanted events are no longer kept; the watcher has to list again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("changes before revision {oldest} are no longer kept")]
+pub struct TooOld {
+    /// Watching can start at this revision or later.
+    pub oldest: Revision,
+}
+
+/// Some events in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// The events, those of other namespaces left out.
+    pub events: Vec<Arc<Event>>,
+    /// Where the next page starts: everything up to here has been seen.
+    pub revision: Revision,
+}
+
+/// The bounded history of all resources.
+#[derive(Debug)]
+pub struct History {
+    limits: HistoryLimits,
+    /// Nothing at or before this is kept of any resource.
+    floor: Revision,
+    resources: HashMap<ResourceName, Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    /// Revision of the newest event that was dropped.
+    dropped: Revision,
+}
+
+impl History {
+    /// An empty history that starts just after `floor`.
+    pub fn new(limits: HistoryLimits, floor: Revision) -> History {
+        History {
+            limits,
+            floor,
+            resources: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, event: Arc<Event>) {
+        let resource = &event.object.key.resource;
+        if !self.resources.contains_key(resource) {
+            self.resources.insert(resource.clone(), Ring::default());
+        }
+        if let Some(ring) = self.resources.get_mut(resource) {
+            ring.push(event, self.limits);
+        }
+    }
+
+    /// The events of a resource after a revision, `events_max` at most. `now` is the store's revision.
+    pub fn page(
+        &self,
+        resource: &ResourceName,
+        namespace: Option<&str>,
+        after: Revision,
+        now: Revision,
+        events_max: usize,
+    ) -> Result<HistoryPage, TooOld> {
+        let ring = self.resources.get(resource);
+        let oldest = self.floor.max(ring.map_or(Revision(0), |ring| ring.dropped));
+        if after < oldest {
+            return Err(TooOld { oldest });
+        }
+        Ok(ring.map_or_else(
+            || HistoryPage {
+                events: Vec::new(),
+                revision: now.max(after),
+            },
+            |ring| ring.page(namespace, after, now, events_max),
+        ))
+    }
+}
+
+impl Ring {
+    fn push(&mut self, event: Arc<Event>, limits: HistoryLimits) {
+        self.bytes += event.cost_bytes();
+        self.events.push_back(event);
+        while self.events.len() > limits.events_max.max(1)
+            || (self.bytes > limits.bytes_max && self.events.len() > 1)
+        {
+            let Some(dropped) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= dropped.cost_bytes();
+            self.dropped = dropped.revision;
+        }
+    }
+
+    fn page(
+        &self,
+        namespace: Option<&str>,
+        after: Revision,
+        now: Revision,
+        events_max: usize,
+    ) -> HistoryPage {
+        let start = self.events.partition_point(|event| event.revision <= after);
+        let end = self.events.len().min(start + events_max);
+        let events = self
+            .events
+            .range(start..end)
+            .filter(|event| namespace.is_none_or(|wanted| *event.object.key.namespace == *wanted))
+            .cloned()
+            .collect();
+        let revision = if end == self.events.len() {
+            now.max(after)
+        } else {
+            self.events[end - 1].revision
+        };
+        HistoryPage { events, revision }
+    }
+}
