@@ -1,1 +1,32 @@
-//! Kinds, defaults, validation, selectors, quantities, patches.
+//! The Kubernetes API as data: kinds, defaults, validation, printed columns, selectors, quantities, patches.
+//!
+//! Everything here is a plain function of its arguments: no clock, no randomness, no I/O. A kind is described once,
+//! in its file under `kinds/`, and found through the [`registry`].
+
+mod builder;
+pub mod decode;
+pub mod duration;
+pub mod field;
+pub mod int_or_string;
+mod kind;
+pub mod kinds;
+pub mod metadata;
+mod names;
+mod object;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+mod registry;
+pub mod selector;
+mod status;
+mod template;
+
+pub use decode::{Decoded, FieldValidation};
+pub use field::{FieldError, FieldErrors, Path};
+pub use k8s_openapi;
+pub use kind::{Column, Kind, SubresourceInfo};
+pub use metadata::controller_of;
+pub use object::{Object, draft};
+pub use registry::{Registry, registry};
+pub use status::{Cause, Details, Reason, Status};
+pub use template::{add_default_tolerations, pod_template_hash};

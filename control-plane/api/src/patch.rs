@@ -32,8 +32,7 @@ pub fn apply(kind: &Kind, how: PatchKind, current: &Value, patch: &Value) -> Res
         PatchKind::Merge => merge(current, patch),
         PatchKind::StrategicMerge => {
             let schema = openapi::schema_name(kind.group, kind.version, kind.kind);
-            strategic::merge(&schema, current, patch)
-                .map_err(|error| Status::bad_request(error.to_string()))
+            strategic::merge(&schema, current, patch).map_err(|error| Status::bad_request(error.to_string()))
         }
     }
 }
@@ -53,7 +52,9 @@ fn json(current: &Value, patch: &Value) -> Result<Value, Status> {
 
 fn merge(current: &Value, patch: &Value) -> Result<Value, Status> {
     if !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a merge patch is a JSON object"));
+        return Err(Status::bad_request(
+            "error decoding patch: a merge patch is a JSON object",
+        ));
     }
     let mut patched = current.clone();
     json_patch::merge(&mut patched, patch);

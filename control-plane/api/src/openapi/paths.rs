@@ -18,7 +18,16 @@ pub(super) fn of(dialect: Dialect, kind: &Kind) -> Vec<(String, Value)> {
     let mut paths = vec![
         (
             collection.clone(),
-            path(dialect, kind, &collection, &[("get", "list"), ("post", "create"), ("delete", "deletecollection")]),
+            path(
+                dialect,
+                kind,
+                &collection,
+                &[
+                    ("get", "list"),
+                    ("post", "create"),
+                    ("delete", "deletecollection"),
+                ],
+            ),
         ),
         (
             item.clone(),
@@ -26,14 +35,27 @@ pub(super) fn of(dialect: Dialect, kind: &Kind) -> Vec<(String, Value)> {
                 dialect,
                 kind,
                 &item,
-                &[("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")],
+                &[
+                    ("get", "get"),
+                    ("put", "update"),
+                    ("patch", "patch"),
+                    ("delete", "delete"),
+                ],
             ),
         ),
     ];
-    for subresource in kind.subresources.iter().filter(|one| one.verbs.contains(&"patch")) {
+    for subresource in kind
+        .subresources
+        .iter()
+        .filter(|one| one.verbs.contains(&"patch"))
+    {
         let below = format!("{item}/{}", subresource.name);
-        let operations =
-            path(dialect, kind, &below, &[("get", "get"), ("put", "update"), ("patch", "patch")]);
+        let operations = path(
+            dialect,
+            kind,
+            &below,
+            &[("get", "get"), ("put", "update"), ("patch", "patch")],
+        );
         paths.push((below, operations));
     }
     paths
@@ -59,12 +81,20 @@ fn operation(dialect: Dialect, kind: &Kind, path: &str, verb: &str) -> Value {
         "create" | "update" => &["dryRun", "fieldManager", "fieldValidation"],
         "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
         "delete" => &["dryRun", "gracePeriodSeconds", "propagationPolicy"],
-        "list" | "deletecollection" => {
-            &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "watch"]
-        }
+        "list" | "deletecollection" => &[
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+            "resourceVersion",
+            "watch",
+        ],
         _ => &[],
     };
-    let parameters: Vec<Value> = names.iter().map(|name| parameter(dialect, name, "query")).collect();
+    let parameters: Vec<Value> = names
+        .iter()
+        .map(|name| parameter(dialect, name, "query"))
+        .collect();
     let answer = match verb {
         "list" => schema_name(kind.group, kind.version, kind.list_kind),
         "delete" | "deletecollection" => "io.k8s.apimachinery.pkg.apis.meta.v1.Status".to_owned(),
@@ -85,8 +115,17 @@ fn operation(dialect: Dialect, kind: &Kind, path: &str, verb: &str) -> Value {
 }
 
 fn operation_id(kind: &Kind, path: &str, verb: &str) -> String {
-    let part = path.rsplit("{name}/").next().filter(|part| *part != path).unwrap_or_default();
-    let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    let part = path
+        .rsplit("{name}/")
+        .next()
+        .filter(|part| *part != path)
+        .unwrap_or_default();
+    let group = kind
+        .group
+        .split('.')
+        .next()
+        .filter(|group| !group.is_empty())
+        .unwrap_or("core");
     format!("{verb}{group}{}{}{part}", kind.version, kind.kind)
 }
 

@@ -8,7 +8,12 @@ use crate::{Kind, patch, registry};
 const SCHEMAS: &[u8] = include_bytes!("../../openapi/schemas.json");
 
 /// Groups of bodies that are not kinds of the registry.
-const OTHER_GROUPS: &[&str] = &["authentication.k8s.io", "authorization.k8s.io", "autoscaling", "policy"];
+const OTHER_GROUPS: &[&str] = &[
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "policy",
+];
 
 /// Which dialect of OpenAPI a schema is written for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,10 +86,15 @@ fn identity_of(name: &str, schema: &Value) -> Option<Value> {
         return None;
     }
     let groups = registry().groups();
-    let known = groups.iter().map(|(group, _)| *group).chain(OTHER_GROUPS.iter().copied());
+    let known = groups
+        .iter()
+        .map(|(group, _)| *group)
+        .chain(OTHER_GROUPS.iter().copied());
     let group = match package {
         "core" => "",
-        package => known.filter(|group| !group.is_empty()).find(|group| group.split('.').next() == Some(package))?,
+        package => known
+            .filter(|group| !group.is_empty())
+            .find(|group| group.split('.').next() == Some(package))?,
     };
     Some(identity(group, version, kind))
 }
@@ -121,7 +131,10 @@ fn translated(dialect: Dialect, schema: Value) -> Value {
                 _ => None,
             };
             let Some(target) = target else {
-                return fields.into_iter().map(|(name, value)| (name, translated(dialect, value))).collect();
+                return fields
+                    .into_iter()
+                    .map(|(name, value)| (name, translated(dialect, value)))
+                    .collect();
             };
             match dialect {
                 Dialect::V2 => {
@@ -138,9 +151,10 @@ fn translated(dialect: Dialect, schema: Value) -> Value {
             }
             Value::Object(fields)
         }
-        Value::Array(elements) => {
-            elements.into_iter().map(|element| translated(dialect, element)).collect()
-        }
+        Value::Array(elements) => elements
+            .into_iter()
+            .map(|element| translated(dialect, element))
+            .collect(),
         other => other,
     }
 }

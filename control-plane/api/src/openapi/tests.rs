@@ -14,7 +14,9 @@ fn dangling(value: &Value, document: &Value, found: &mut Vec<String>) {
             }
             fields.values().for_each(|field| dangling(field, document, found));
         }
-        Value::Array(elements) => elements.iter().for_each(|element| dangling(element, document, found)),
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| dangling(element, document, found)),
         _ => {}
     }
 }
@@ -56,6 +58,9 @@ fn fields_tell_how_they_are_merged() {
 fn described_references_are_wrapped_in_v3() {
     let document = v3("apps", "v1").unwrap();
     let spec = &document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
-    assert_eq!(spec["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(
+        spec["allOf"][0]["$ref"],
+        "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"
+    );
     assert!(spec["description"].is_string());
 }

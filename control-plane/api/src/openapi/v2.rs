@@ -8,8 +8,10 @@ use crate::registry;
 
 /// All kinds, paths and schemas.
 pub fn document() -> Value {
-    let paths: Map<String, Value> =
-        registry().all().flat_map(|kind| paths::of(Dialect::V2, kind)).collect();
+    let paths: Map<String, Value> = registry()
+        .all()
+        .flat_map(|kind| paths::of(Dialect::V2, kind))
+        .collect();
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": VERSION},

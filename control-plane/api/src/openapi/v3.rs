@@ -8,12 +8,18 @@ use crate::registry;
 
 /// The path of each document, like `api/v1` and `apis/apps/v1`.
 pub fn index() -> Vec<String> {
-    registry().groups().iter().map(|(group, version)| group_path(group, version)).collect()
+    registry()
+        .groups()
+        .iter()
+        .map(|(group, version)| group_path(group, version))
+        .collect()
 }
 
 /// The document of one group's version, if there is such a group.
 pub fn document(group: &str, version: &str) -> Option<Value> {
-    let kinds = registry().all().filter(|kind| (kind.group, kind.version) == (group, version));
+    let kinds = registry()
+        .all()
+        .filter(|kind| (kind.group, kind.version) == (group, version));
     let paths: Map<String, Value> = kinds.flat_map(|kind| paths::of(Dialect::V3, kind)).collect();
     if paths.is_empty() {
         return None;

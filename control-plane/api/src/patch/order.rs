@@ -29,26 +29,25 @@ pub(super) fn arrange(
     wanted: &[Value],
     server: &[Value],
 ) -> Vec<Value> {
-    let (mut named, mut others): (Vec<_>, Vec<_>) =
-        merged.into_iter().partition(|element| identity.position(wanted, element).is_some());
+    let (mut named, mut others): (Vec<_>, Vec<_>) = merged
+        .into_iter()
+        .partition(|element| identity.position(wanted, element).is_some());
     named.sort_by_key(|element| identity.position(wanted, element));
     others.sort_by_key(|element| identity.position(server, element).unwrap_or(usize::MAX));
     interleave(identity, others, named, server)
 }
 
 /// Takes from `others` only while its head stood before the head of `named` on the server.
-fn interleave(
-    identity: Identity<'_>,
-    others: Vec<Value>,
-    named: Vec<Value>,
-    server: &[Value],
-) -> Vec<Value> {
+fn interleave(identity: Identity<'_>, others: Vec<Value>, named: Vec<Value>, server: &[Value]) -> Vec<Value> {
     let mut result = Vec::with_capacity(others.len() + named.len());
     let mut others = others.into_iter().peekable();
     for element in named {
         let limit = identity.position(server, &element);
         while let (Some(other), Some(limit)) = (others.peek(), limit) {
-            if identity.position(server, other).is_none_or(|place| place >= limit) {
+            if identity
+                .position(server, other)
+                .is_none_or(|place| place >= limit)
+            {
                 break;
             }
             result.extend(others.next());

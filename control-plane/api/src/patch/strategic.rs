@@ -63,12 +63,7 @@ fn merge_object(schema: &str, mut current: Object, mut patch: Object) -> Result<
     Ok(current)
 }
 
-fn merge_field(
-    how: Merging,
-    current: &mut Object,
-    field: String,
-    patch: Value,
-) -> Result<(), MergeError> {
+fn merge_field(how: Merging, current: &mut Object, field: String, patch: Value) -> Result<(), MergeError> {
     let merged = match (current.remove(&field), patch) {
         (_, Value::Null) => return Ok(()),
         (Some(Value::Object(old)), Value::Object(new)) => {
@@ -85,13 +80,18 @@ fn merge_field(
 
 /// Drops from `current` what the patch's `$retainKeys` does not name.
 fn retain_keys(current: &mut Object, patch: &mut Object) -> Result<(), MergeError> {
-    let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
+    let Some(retained) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
     let Value::Array(retained) = retained else {
         return Err(MergeError::DirectiveNotAList(RETAIN_KEYS.to_owned()));
     };
     let named = |field: &str| retained.iter().any(|name| name.as_str() == Some(field));
     let stray = patch.iter().find(|(field, value)| {
-        !value.is_null() && !field.starts_with(DELETE_FROM_LIST) && !field.starts_with(SET_ELEMENT_ORDER) && !named(field)
+        !value.is_null()
+            && !field.starts_with(DELETE_FROM_LIST)
+            && !field.starts_with(SET_ELEMENT_ORDER)
+            && !named(field)
     });
     if let Some((field, _)) = stray {
         return Err(MergeError::NotRetained(field.clone()));
@@ -101,13 +101,12 @@ fn retain_keys(current: &mut Object, patch: &mut Object) -> Result<(), MergeErro
 }
 
 /// Merges the lists that have an order in the patch, and takes both out of it.
-fn merge_ordered_lists(
-    schema: &str,
-    current: &mut Object,
-    patch: &mut Object,
-) -> Result<(), MergeError> {
-    let directives: Vec<String> =
-        patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
+fn merge_ordered_lists(schema: &str, current: &mut Object, patch: &mut Object) -> Result<(), MergeError> {
+    let directives: Vec<String> = patch
+        .keys()
+        .filter(|key| key.starts_with(SET_ELEMENT_ORDER))
+        .cloned()
+        .collect();
     for directive in directives {
         let field = directive[SET_ELEMENT_ORDER.len()..].to_owned();
         let Some(Value::Array(order)) = patch.remove(&directive) else {
@@ -150,15 +149,18 @@ fn check_ordered(
         .find(|element| element.get(DIRECTIVE).is_none() && identity.position(order, element).is_none());
     match stray {
         None => Ok(()),
-        Some(element) => {
-            Err(MergeError::NotOrdered { field: field.to_owned(), element: element.to_string() })
-        }
+        Some(element) => Err(MergeError::NotOrdered {
+            field: field.to_owned(),
+            element: element.to_string(),
+        }),
     }
 }
 
 fn delete_scalars(current: &mut Object, field: &str, gone: &Value) -> Result<(), MergeError> {
     let Value::Array(gone) = gone else {
-        return Err(MergeError::DirectiveNotAList(format!("{DELETE_FROM_LIST}{field}")));
+        return Err(MergeError::DirectiveNotAList(format!(
+            "{DELETE_FROM_LIST}{field}"
+        )));
     };
     if let Some(Value::Array(list)) = current.get_mut(field) {
         list.retain(|element| !gone.contains(element));
@@ -166,12 +168,7 @@ fn delete_scalars(current: &mut Object, field: &str, gone: &Value) -> Result<(),
     Ok(())
 }
 
-fn merge_list(
-    how: Merging,
-    field: &str,
-    old: Vec<Value>,
-    new: Vec<Value>,
-) -> Result<Vec<Value>, MergeError> {
+fn merge_list(how: Merging, field: &str, old: Vec<Value>, new: Vec<Value>) -> Result<Vec<Value>, MergeError> {
     let server = old.clone();
     let Some(key) = how.key else {
         let mut merged = old;
@@ -227,7 +224,10 @@ fn merge_element(
     let Some(patch) = element.as_object().filter(|object| object.contains_key(key)) else {
         return Err(MergeError::NoMergeKey(key));
     };
-    match list.iter_mut().find(|other| Identity(Some(key)).same(other, element)) {
+    match list
+        .iter_mut()
+        .find(|other| Identity(Some(key)).same(other, element))
+    {
         Some(Value::Object(found)) => {
             let old = std::mem::take(found);
             *found = merge_object(how.schema.unwrap_or_default(), old, patch.clone())?;

@@ -55,18 +55,38 @@ macro_rules! apps {
 }
 
 const fn into(schema: &'static str) -> Merging {
-    Merging { schema: Some(schema), merges: false, key: None, retains_keys: false }
+    Merging {
+        schema: Some(schema),
+        merges: false,
+        key: None,
+        retains_keys: false,
+    }
 }
 
 const fn by(key: &'static str, schema: &'static str) -> Merging {
-    Merging { schema: Some(schema), merges: true, key: Some(key), retains_keys: false }
+    Merging {
+        schema: Some(schema),
+        merges: true,
+        key: Some(key),
+        retains_keys: false,
+    }
 }
 
 const fn by_retaining(key: &'static str, schema: &'static str) -> Merging {
-    Merging { schema: Some(schema), merges: true, key: Some(key), retains_keys: true }
+    Merging {
+        schema: Some(schema),
+        merges: true,
+        key: Some(key),
+        retains_keys: true,
+    }
 }
 
-const SET: Merging = Merging { schema: None, merges: true, key: None, retains_keys: false };
+const SET: Merging = Merging {
+    schema: None,
+    merges: true,
+    key: None,
+    retains_keys: false,
+};
 const CONTAINERS: &[&str] = &[core!("Container"), core!("EphemeralContainer")];
 const OBJECTS: &[&str] = &[
     core!("ConfigMap"),
@@ -87,37 +107,80 @@ const OBJECTS: &[&str] = &[
     "io.k8s.api.discovery.v1.EndpointSlice",
     "io.k8s.api.events.v1.Event",
 ];
-const TEMPLATED: &[&str] =
-    &[apps!("DeploymentSpec"), apps!("ReplicaSetSpec"), core!("ReplicationControllerSpec")];
+const TEMPLATED: &[&str] = &[
+    apps!("DeploymentSpec"),
+    apps!("ReplicaSetSpec"),
+    core!("ReplicationControllerSpec"),
+];
 
 type Field = (&'static [&'static str], &'static str, Merging);
 
 const FIELDS: &[Field] = &[
     // Every object.
     (OBJECTS, "metadata", into(META)),
-    (&[META], "ownerReferences", by("uid", "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference")),
+    (
+        &[META],
+        "ownerReferences",
+        by("uid", "io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference"),
+    ),
     (&[META], "finalizers", SET),
     // Pods and what makes them.
-    (&[core!("Pod"), core!("PodTemplateSpec")], "spec", into(core!("PodSpec"))),
+    (
+        &[core!("Pod"), core!("PodTemplateSpec")],
+        "spec",
+        into(core!("PodSpec")),
+    ),
     (&[core!("Pod")], "status", into(core!("PodStatus"))),
     (&[core!("PodSpec")], "containers", by("name", core!("Container"))),
-    (&[core!("PodSpec")], "initContainers", by("name", core!("Container"))),
-    (&[core!("PodSpec")], "ephemeralContainers", by("name", core!("EphemeralContainer"))),
-    (&[core!("PodSpec")], "volumes", by_retaining("name", core!("Volume"))),
-    (&[core!("PodSpec")], "imagePullSecrets", by("name", core!("LocalObjectReference"))),
+    (
+        &[core!("PodSpec")],
+        "initContainers",
+        by("name", core!("Container")),
+    ),
+    (
+        &[core!("PodSpec")],
+        "ephemeralContainers",
+        by("name", core!("EphemeralContainer")),
+    ),
+    (
+        &[core!("PodSpec")],
+        "volumes",
+        by_retaining("name", core!("Volume")),
+    ),
+    (
+        &[core!("PodSpec")],
+        "imagePullSecrets",
+        by("name", core!("LocalObjectReference")),
+    ),
     (&[core!("PodSpec")], "hostAliases", by("ip", core!("HostAlias"))),
     (
         &[core!("PodSpec")],
         "topologySpreadConstraints",
         by("topologyKey", core!("TopologySpreadConstraint")),
     ),
-    (&[core!("PodSpec")], "schedulingGates", by("name", core!("PodSchedulingGate"))),
-    (&[core!("PodSpec")], "resourceClaims", by_retaining("name", core!("PodResourceClaim"))),
+    (
+        &[core!("PodSpec")],
+        "schedulingGates",
+        by("name", core!("PodSchedulingGate")),
+    ),
+    (
+        &[core!("PodSpec")],
+        "resourceClaims",
+        by_retaining("name", core!("PodResourceClaim")),
+    ),
     (CONTAINERS, "ports", by("containerPort", core!("ContainerPort"))),
     (CONTAINERS, "env", by("name", core!("EnvVar"))),
     (CONTAINERS, "volumeMounts", by("mountPath", core!("VolumeMount"))),
-    (CONTAINERS, "volumeDevices", by("devicePath", core!("VolumeDevice"))),
-    (&[core!("PodStatus")], "conditions", by("type", core!("PodCondition"))),
+    (
+        CONTAINERS,
+        "volumeDevices",
+        by("devicePath", core!("VolumeDevice")),
+    ),
+    (
+        &[core!("PodStatus")],
+        "conditions",
+        by("type", core!("PodCondition")),
+    ),
     (&[core!("PodStatus")], "podIPs", by("ip", core!("PodIP"))),
     (&[core!("PodStatus")], "hostIPs", by("ip", core!("HostIP"))),
     (
@@ -139,12 +202,28 @@ const FIELDS: &[Field] = &[
             retains_keys: true,
         },
     ),
-    (&[apps!("DeploymentStatus")], "conditions", by("type", apps!("DeploymentCondition"))),
+    (
+        &[apps!("DeploymentStatus")],
+        "conditions",
+        by("type", apps!("DeploymentCondition")),
+    ),
     (&[apps!("ReplicaSet")], "spec", into(apps!("ReplicaSetSpec"))),
     (&[apps!("ReplicaSet")], "status", into(apps!("ReplicaSetStatus"))),
-    (&[apps!("ReplicaSetStatus")], "conditions", by("type", apps!("ReplicaSetCondition"))),
-    (&[core!("ReplicationController")], "spec", into(core!("ReplicationControllerSpec"))),
-    (&[core!("ReplicationController")], "status", into(core!("ReplicationControllerStatus"))),
+    (
+        &[apps!("ReplicaSetStatus")],
+        "conditions",
+        by("type", apps!("ReplicaSetCondition")),
+    ),
+    (
+        &[core!("ReplicationController")],
+        "spec",
+        into(core!("ReplicationControllerSpec")),
+    ),
+    (
+        &[core!("ReplicationController")],
+        "status",
+        into(core!("ReplicationControllerStatus")),
+    ),
     (
         &[core!("ReplicationControllerStatus")],
         "conditions",
@@ -154,13 +233,29 @@ const FIELDS: &[Field] = &[
     (&[core!("Node")], "spec", into(core!("NodeSpec"))),
     (&[core!("Node")], "status", into(core!("NodeStatus"))),
     (&[core!("NodeSpec")], "podCIDRs", SET),
-    (&[core!("NodeStatus")], "conditions", by("type", core!("NodeCondition"))),
-    (&[core!("NodeStatus")], "addresses", by("type", core!("NodeAddress"))),
+    (
+        &[core!("NodeStatus")],
+        "conditions",
+        by("type", core!("NodeCondition")),
+    ),
+    (
+        &[core!("NodeStatus")],
+        "addresses",
+        by("type", core!("NodeAddress")),
+    ),
     (&[core!("Namespace")], "status", into(core!("NamespaceStatus"))),
-    (&[core!("NamespaceStatus")], "conditions", by("type", core!("NamespaceCondition"))),
+    (
+        &[core!("NamespaceStatus")],
+        "conditions",
+        by("type", core!("NamespaceCondition")),
+    ),
     (&[core!("Service")], "spec", into(core!("ServiceSpec"))),
     (&[core!("Service")], "status", into(core!("ServiceStatus"))),
     (&[core!("ServiceSpec")], "ports", by("port", core!("ServicePort"))),
     (&[core!("ServiceStatus")], "conditions", by("type", CONDITION)),
-    (&[core!("ServiceAccount")], "secrets", by("name", core!("ObjectReference"))),
+    (
+        &[core!("ServiceAccount")],
+        "secrets",
+        by("name", core!("ObjectReference")),
+    ),
 ];

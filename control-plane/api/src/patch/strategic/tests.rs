@@ -14,7 +14,12 @@ fn check(schema: &str, current: Value, patch: Value, wanted: Value) {
 /// Patches the `spec` of a pod.
 #[track_caller]
 fn pod(current: Value, patch: Value, wanted: Value) {
-    check(POD, json!({"spec": current}), json!({"spec": patch}), json!({"spec": wanted}));
+    check(
+        POD,
+        json!({"spec": current}),
+        json!({"spec": patch}),
+        json!({"spec": wanted}),
+    );
 }
 
 #[track_caller]
@@ -117,7 +122,11 @@ fn patch_delete_removes_an_element_or_empties_a_map() {
         json!({"containers": [{"name": "a", "$patch": "delete"}]}),
         json!({"containers": [{"name": "b"}]}),
     );
-    pod(json!({"nodeSelector": {"a": "b"}}), json!({"nodeSelector": {"$patch": "delete"}}), json!({"nodeSelector": {}}));
+    pod(
+        json!({"nodeSelector": {"a": "b"}}),
+        json!({"nodeSelector": {"$patch": "delete"}}),
+        json!({"nodeSelector": {}}),
+    );
 }
 
 #[test]
@@ -217,8 +226,18 @@ fn directives_never_reach_the_object() {
 
 #[test]
 fn broken_patches_are_refused() {
-    refused(POD, json!({}), json!([]), "error decoding patch: a strategic merge patch is a JSON object");
-    refused(POD, json!({"spec": {}}), json!({"spec": {"$patch": "eat"}}), "invalid patch type: \"eat\"");
+    refused(
+        POD,
+        json!({}),
+        json!([]),
+        "error decoding patch: a strategic merge patch is a JSON object",
+    );
+    refused(
+        POD,
+        json!({"spec": {}}),
+        json!({"spec": {"$patch": "eat"}}),
+        "invalid patch type: \"eat\"",
+    );
     refused(
         POD,
         json!({"spec": {"containers": [{"name": "a"}]}}),

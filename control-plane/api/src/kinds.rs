@@ -1,0 +1,64 @@
+//! One file for each kind.
+
+mod config_map;
+mod controller_revision;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod event_view;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod replica_set;
+mod replication_controller;
+mod secret;
+mod service;
+mod service_account;
+
+use crate::kind::{Kind, SubresourceInfo};
+
+/// Every kind; discovery lists the groups in this order.
+pub(crate) fn all() -> Vec<Kind> {
+    vec![
+        config_map::kind(),
+        endpoints::kind(),
+        event::kind(),
+        namespace::kind(),
+        node::kind(),
+        pod::kind(),
+        replication_controller::kind(),
+        secret::kind(),
+        service::kind(),
+        service_account::kind(),
+        controller_revision::kind(),
+        deployment::kind(),
+        replica_set::kind(),
+        event_view::kind(),
+        lease::kind(),
+        endpoint_slice::kind(),
+    ]
+}
+
+const READ_AND_WRITE: &[&str] = &["get", "patch", "update"];
+
+/// A `status` path.
+const fn status(group: &'static str, version: &'static str, kind: &'static str) -> SubresourceInfo {
+    SubresourceInfo {
+        name: "status",
+        group,
+        version,
+        kind,
+        verbs: READ_AND_WRITE,
+    }
+}
+
+/// A `scale` path.
+const SCALE: SubresourceInfo = SubresourceInfo {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: READ_AND_WRITE,
+};

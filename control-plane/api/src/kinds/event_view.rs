@@ -1,0 +1,10 @@
+//! Event
+
+use k8s_openapi::api::events::v1::Event;
+
+use crate::builder::Builder;
+use crate::kind::Kind;
+
+pub(crate) fn kind() -> Kind {
+    Builder::<Event>::namespaced("event").build()
+}
