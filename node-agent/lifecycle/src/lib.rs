@@ -1,1 +1,43 @@
-//! The pod state machine.
+//! What a kubelet decides, as plain functions: desired pod, history and time in; next steps and status out.
+//!
+//! [`plan`] is the whole state machine. The agent carries out its steps, tells [`History`] what came of them, and
+//! asks again. Nothing here reads a clock, touches a disk, or knows how containers are made.
+
+mod backoff;
+mod environment;
+mod expansion;
+mod files;
+mod history;
+mod launch;
+mod notices;
+mod plan;
+mod quantity;
+mod resources;
+mod rules;
+mod signals;
+mod status;
+
+pub use backoff::Backoff;
+pub use environment::{EnvironmentError, Facts, References, environment};
+pub use expansion::expand;
+pub use files::{hosts_file, resolver_file};
+pub use history::{ContainerHistory, History, ImageState, Run, Sandbox, Stop, Termination, Trouble};
+pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
+pub use notices::{Notice, notices};
+pub use plan::{Plan, Step, View, plan};
+pub use quantity::{Quantities, parse_milli, parse_whole};
+pub use resources::{CgroupLimits, container_limits, pod_limits, qos_class};
+pub use signals::signal_number;
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// `web-x_default(uid)`, as kubelet names a pod in messages.
+pub fn pod_label(pod: &Pod) -> String {
+    let meta = &pod.metadata;
+    format!(
+        "{}_{}({})",
+        meta.name.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.uid.as_deref().unwrap_or_default()
+    )
+}

@@ -1,0 +1,296 @@
+//! The next steps of one pod.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+
+use crate::backoff::later;
+use crate::history::{ContainerHistory, History, ImageState, Sandbox, Stop};
+use crate::rules::{self, Fate, Role, Verdict};
+use crate::signals::stop_signal;
+use crate::status;
+
+/// A container that cannot be created is tried again after this long.
+const TROUBLE_SECONDS: i64 = 10;
+/// A sandbox that cannot be made is tried again after one second, then two, then four, up to this.
+const SANDBOX_SECONDS_MAX: i64 = 10;
+/// Kubernetes' default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// What is known when a decision is due.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The desired pod.
+    pub pod: &'a Pod,
+    /// What happened to it here.
+    pub history: &'a History,
+    /// The status that was made last; times of conditions carry over from it.
+    pub previous: &'a PodStatus,
+    /// The node's own addresses.
+    pub host_addresses: &'a [IpAddr],
+    /// The moment of the decision.
+    pub now: Timestamp,
+}
+
+/// What to do now, and what to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// In order. Steps before the first `Start` may run at the same time.
+    pub steps: Vec<Step>,
+    /// The pod's status as of now.
+    pub status: PodStatus,
+    /// When to ask again if nothing happens before.
+    pub look_again_at: Option<Timestamp>,
+    /// The pod was to end, and nothing of it is left here.
+    pub is_gone: bool,
+}
+
+/// One thing for the agent to do. It tells [`History`] what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Look for the container's image.
+    FindImage {
+        /// The container's name.
+        container: String,
+    },
+    /// Make namespaces and attach the network; remove a lost sandbox first.
+    MakeSandbox,
+    /// Start a container.
+    Start {
+        /// Its name.
+        container: String,
+        /// The number of this attempt, from 0.
+        attempt: u32,
+    },
+    /// Ask a container to stop.
+    Signal {
+        /// Its name.
+        container: String,
+        /// The runtime's name of it.
+        id: String,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// End a container with SIGKILL.
+    Kill {
+        /// Its name.
+        container: String,
+        /// The runtime's name of it.
+        id: String,
+    },
+    /// Take down namespaces and network.
+    RemoveSandbox,
+}
+
+/// Decides what to do next for a pod.
+pub fn plan(view: &View<'_>) -> Plan {
+    let verdict = rules::verdict(view.pod, view.history, view.previous, view.now);
+    let mut draft = Draft::default();
+    match grace_seconds(view, verdict.as_ref()) {
+        Some(grace) => end(view, grace, &mut draft),
+        None => run(view, &mut draft),
+    }
+    Plan {
+        status: status::status(view, verdict.as_ref()),
+        steps: draft.steps,
+        look_again_at: draft.look_again_at,
+        is_gone: draft.is_gone,
+    }
+}
+
+/// How long containers may take to stop; none when the pod is to run.
+fn grace_seconds(view: &View<'_>, verdict: Option<&Verdict>) -> Option<i64> {
+    let meta = &view.pod.metadata;
+    let of_spec = view
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    let of_spec = of_spec.unwrap_or(DEFAULT_GRACE_SECONDS);
+    if view.history.removed {
+        return Some(0);
+    }
+    if meta.deletion_timestamp.is_some() {
+        return Some(meta.deletion_grace_period_seconds.unwrap_or(of_spec));
+    }
+    verdict.map(|_| of_spec)
+}
+
+/// Whether the pod is on its way out, or over.
+pub(crate) fn is_ending(view: &View<'_>, verdict: Option<&Verdict>) -> bool {
+    grace_seconds(view, verdict).is_some()
+}
+
+#[derive(Default)]
+struct Draft {
+    steps: Vec<Step>,
+    look_again_at: Option<Timestamp>,
+    is_gone: bool,
+}
+
+impl Draft {
+    fn look_again(&mut self, at: Timestamp) {
+        self.look_again_at = Some(self.look_again_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+fn end(view: &View<'_>, grace: i64, draft: &mut Draft) {
+    let running = running(view);
+    if running.is_empty() {
+        match view.history.sandbox {
+            Sandbox::Absent | Sandbox::Removed => {
+                draft.is_gone = view.history.removed || view.pod.metadata.deletion_timestamp.is_some();
+            }
+            Sandbox::Ready | Sandbox::Lost | Sandbox::Failed { .. } => draft.steps.push(Step::RemoveSandbox),
+        }
+        return;
+    }
+    let deadline = later(view.history.stopping_since.unwrap_or(view.now), grace);
+    let is_late = view.now >= deadline;
+    for (_, container, history) in stopping_now(running, is_late) {
+        let Some(run) = &history.run else { continue };
+        let (name, id) = (container.name.clone(), run.id.clone());
+        match history.stop {
+            Some(Stop::Killed) => {}
+            None | Some(Stop::Asked) if is_late => draft.steps.push(Step::Kill { container: name, id }),
+            None => {
+                let signal = stop_signal(container, run.stop_signal.as_deref());
+                draft.steps.push(Step::Signal {
+                    container: name,
+                    id,
+                    signal,
+                });
+            }
+            Some(Stop::Asked) => {}
+        }
+    }
+    if !is_late {
+        draft.look_again(deadline);
+    }
+}
+
+type Live<'a> = (Role, &'a Container, &'a ContainerHistory);
+
+fn running<'a>(view: &View<'a>) -> Vec<Live<'a>> {
+    let history = view.history;
+    let live = |(role, container): (Role, &'a Container)| {
+        let past = history
+            .containers
+            .get(&container.name)
+            .filter(|past| past.is_running())?;
+        Some((role, container, past))
+    };
+    rules::containers(view.pod).filter_map(live).collect()
+}
+
+/// Sidecars outlive the other containers and stop one by one, the last started first.
+fn stopping_now(running: Vec<Live<'_>>, all: bool) -> Vec<Live<'_>> {
+    let has_others = running.iter().any(|(role, ..)| *role != Role::Sidecar);
+    if all {
+        return running;
+    }
+    if has_others {
+        return running
+            .into_iter()
+            .filter(|(role, ..)| *role != Role::Sidecar)
+            .collect();
+    }
+    running.into_iter().next_back().into_iter().collect()
+}
+
+fn run(view: &View<'_>, draft: &mut Draft) {
+    if let Some(deadline) = rules::deadline(view.pod, view.history) {
+        draft.look_again(deadline);
+    }
+    let has_sandbox = sandbox(view, draft);
+    for container in due(view, draft) {
+        let history = view.history.containers.get(&container.name);
+        match history.map_or(&ImageState::Unknown, |history| &history.image) {
+            ImageState::Unknown => draft.steps.push(Step::FindImage {
+                container: container.name.clone(),
+            }),
+            ImageState::Missing {
+                since, wait_seconds, ..
+            } => {
+                let next = later(*since, *wait_seconds);
+                if next <= view.now {
+                    draft.steps.push(Step::FindImage {
+                        container: container.name.clone(),
+                    });
+                } else {
+                    let shown_until = later(*since, rules::START_ERROR_SECONDS);
+                    draft.look_again(if view.now < shown_until { shown_until } else { next });
+                }
+            }
+            ImageState::Present if has_sandbox => {
+                let attempt = history.map_or(0, |history| history.attempts);
+                draft.steps.push(Step::Start {
+                    container: container.name.clone(),
+                    attempt,
+                });
+            }
+            ImageState::Present => {}
+        }
+    }
+}
+
+fn sandbox(view: &View<'_>, draft: &mut Draft) -> bool {
+    match &view.history.sandbox {
+        Sandbox::Ready => return true,
+        Sandbox::Failed { since, tries, .. } => {
+            let wait = 1_i64
+                .checked_shl(tries.saturating_sub(1))
+                .unwrap_or(SANDBOX_SECONDS_MAX);
+            let next = later(*since, wait.clamp(1, SANDBOX_SECONDS_MAX));
+            if next <= view.now {
+                draft.steps.push(Step::MakeSandbox);
+            } else {
+                draft.look_again(next);
+            }
+        }
+        Sandbox::Absent | Sandbox::Lost | Sandbox::Removed => draft.steps.push(Step::MakeSandbox),
+    }
+    false
+}
+
+/// The containers whose turn it is to be started.
+fn due<'a>(view: &View<'a>, draft: &mut Draft) -> Vec<&'a Container> {
+    let mut due = Vec::new();
+    let mains_ran = rules::any_main_ran(view.pod, view.history);
+    for (role, container) in rules::containers(view.pod) {
+        let fate = rules::fate(view.pod, role, container, view.history, view.now);
+        let is_wanted = matches!(fate, Fate::Unstarted | Fate::Due);
+        if is_wanted && !is_troubled(view, container, draft) && !(role == Role::Init && mains_ran) {
+            due.push(container);
+        }
+        if let Fate::Resting { until, .. } | Fate::StartFailed { until } = fate {
+            draft.look_again(until);
+        }
+        let is_open = match role {
+            Role::Init => mains_ran || fate == Fate::Ended { exit_code: 0 },
+            Role::Sidecar => mains_ran || fate == Fate::Running,
+            Role::Main => true,
+        };
+        if !is_open {
+            break;
+        }
+    }
+    due
+}
+
+fn is_troubled(view: &View<'_>, container: &Container, draft: &mut Draft) -> bool {
+    let history = view.history.containers.get(&container.name);
+    let Some(trouble) = history.and_then(|history| history.trouble.as_ref()) else {
+        return false;
+    };
+    let next = later(trouble.since, TROUBLE_SECONDS);
+    if next <= view.now {
+        return false;
+    }
+    draft.look_again(next);
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Requests and limits as the numbers that cgroups know.
+
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+
+use crate::quantity::{Quantities, parse_milli, parse_whole};
+use crate::rules::{self, Role};
+
+/// What a cgroup is set to; none leaves the kernel's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CgroupLimits {
+    /// Relative weight, 1024 per core.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of processor time per period.
+    pub cpu_quota: Option<i64>,
+    /// The period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+}
+
+const SHARES_MIN: i64 = 2;
+const SHARES_MAX: i64 = 262_144;
+const SHARES_PER_CORE: i64 = 1024;
+const PERIOD_MICROS: u64 = 100_000;
+const QUOTA_MICROS_MIN: i64 = 1000;
+
+/// The limits of one container's cgroup.
+pub fn container_limits(container: &Container) -> CgroupLimits {
+    let need = Need::of(container);
+    limits(need.cpu_request, need.cpu_limit, need.memory_limit)
+}
+
+/// The limits of the pod's cgroup: the sum of its containers', where each has one.
+pub fn pod_limits(pod: &Pod) -> CgroupLimits {
+    let mut always = Sum::default();
+    let mut first: Vec<Sum> = Vec::new();
+    for (role, container) in rules::containers(pod) {
+        let mut one = Sum::default();
+        one.add(Need::of(container));
+        match role {
+            Role::Main | Role::Sidecar => always.add(Need::of(container)),
+            Role::Init => first.push(one),
+        }
+    }
+    let total = first.into_iter().fold(always, Sum::larger);
+    limits(total.cpu_request, total.cpu_limit, total.memory_limit)
+}
+
+#[derive(Clone, Copy)]
+struct Need {
+    cpu_request: i64,
+    cpu_limit: Option<i64>,
+    memory_limit: Option<i64>,
+}
+
+impl Need {
+    fn of(container: &Container) -> Need {
+        let none = ResourceRequirements::default();
+        let resources = container.resources.as_ref().unwrap_or(&none);
+        let cpu = |list: &Option<Quantities>| list.as_ref()?.get("cpu").and_then(parse_milli);
+        let cpu_limit = cpu(&resources.limits).filter(|limit| *limit > 0);
+        let memory = resources.limits.as_ref().and_then(|limits| limits.get("memory"));
+        Need {
+            cpu_request: cpu(&resources.requests).or(cpu_limit).unwrap_or(0),
+            cpu_limit,
+            memory_limit: memory.and_then(parse_whole).filter(|limit| *limit > 0),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Sum {
+    cpu_request: i64,
+    cpu_limit: Option<i64>,
+    memory_limit: Option<i64>,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Sum {
+            cpu_request: 0,
+            cpu_limit: Some(0),
+            memory_limit: Some(0),
+        }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, need: Need) {
+        let both = |a: Option<i64>, b: Option<i64>| a.zip(b).map(|(a, b)| a.saturating_add(b));
+        self.cpu_request = self.cpu_request.saturating_add(need.cpu_request);
+        self.cpu_limit = both(self.cpu_limit, need.cpu_limit);
+        self.memory_limit = both(self.memory_limit, need.memory_limit);
+    }
+
+    fn larger(self, other: Sum) -> Sum {
+        let both = |a: Option<i64>, b: Option<i64>| a.zip(b).map(|(a, b)| a.max(b));
+        Sum {
+            cpu_request: self.cpu_request.max(other.cpu_request),
+            cpu_limit: both(self.cpu_limit, other.cpu_limit),
+            memory_limit: both(self.memory_limit, other.memory_limit),
+        }
+    }
+}
+
+fn limits(cpu_request: i64, cpu_limit: Option<i64>, memory_limit: Option<i64>) -> CgroupLimits {
+    let shares = (cpu_request.saturating_mul(SHARES_PER_CORE) / 1000).clamp(SHARES_MIN, SHARES_MAX);
+    let quota = cpu_limit
+        .filter(|limit| *limit > 0)
+        .map(|limit| limit.saturating_mul(100).max(QUOTA_MICROS_MIN));
+    CgroupLimits {
+        cpu_shares: u64::try_from(shares).ok(),
+        cpu_quota: quota,
+        cpu_period: quota.map(|_| PERIOD_MICROS),
+        memory_limit: memory_limit.filter(|limit| *limit > 0),
+    }
+}
+
+/// Guaranteed, Burstable or BestEffort.
+pub fn qos_class(pod: &Pod) -> &'static str {
+    const COUNTED: [&str; 2] = ["cpu", "memory"];
+    let mut is_empty = true;
+    let mut is_guaranteed = true;
+    for (_, container) in rules::containers(pod) {
+        let none = ResourceRequirements::default();
+        let resources = container.resources.as_ref().unwrap_or(&none);
+        for name in COUNTED {
+            let limit = amount(&resources.limits, name);
+            let request = amount(&resources.requests, name).or(limit);
+            is_empty &= limit.is_none() && request.is_none();
+            is_guaranteed &= limit.is_some() && limit == request;
+        }
+    }
+    match (is_empty, is_guaranteed) {
+        (true, _) => "BestEffort",
+        (false, true) => "Guaranteed",
+        (false, false) => "Burstable",
+    }
+}
+
+fn amount(list: &Option<Quantities>, name: &str) -> Option<i64> {
+    list.as_ref()?
+        .get(name)
+        .and_then(parse_milli)
+        .filter(|amount| *amount > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(containers: &str) -> Pod {
+        serde_json::from_str(&format!(r#"{{"spec":{{"containers":{containers}}}}}"#)).unwrap()
+    }
+
+    const FULL: &str = r#"{"name":"a","resources":{"limits":{"cpu":"500m","memory":"64Mi"},"requests":{"cpu":"250m","memory":"64Mi"}}}"#;
+    const BARE: &str = r#"{"name":"b"}"#;
+    const SURE: &str = r#"{"name":"c","resources":{"limits":{"cpu":"1","memory":"1Gi"}}}"#;
+
+    #[test]
+    fn requests_are_shares_and_limits_are_quota_and_memory() {
+        let found = pod_limits(&pod(&format!("[{FULL}]")));
+        let expected = CgroupLimits {
+            cpu_shares: Some(256),
+            cpu_quota: Some(50_000),
+            cpu_period: Some(100_000),
+            memory_limit: Some(67_108_864),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_pod_is_limited_only_when_each_container_is() {
+        let both = pod_limits(&pod(&format!("[{FULL},{BARE}]")));
+        assert_eq!(
+            (both.cpu_shares, both.cpu_quota, both.memory_limit),
+            (Some(256), None, None)
+        );
+        let sum = pod_limits(&pod(&format!("[{FULL},{SURE}]")));
+        assert_eq!(
+            (sum.cpu_shares, sum.cpu_quota, sum.memory_limit),
+            (Some(1280), Some(150_000), Some(1_140_850_688))
+        );
+    }
+
+    #[test]
+    fn quality_of_service_follows_requests_and_limits() {
+        let classes = [vec![BARE], vec![FULL], vec![SURE], vec![SURE, BARE]];
+        let found = classes.map(|containers| qos_class(&pod(&format!("[{}]", containers.join(",")))));
+        assert_eq!(found, ["BestEffort", "Burstable", "Guaranteed", "Burstable"]);
+    }
+}

@@ -1,0 +1,98 @@
+//! The pod's status, as kubelet reports it.
+
+mod conditions;
+mod containers;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::history::Sandbox;
+use crate::plan::{View, is_ending};
+use crate::resources::qos_class;
+use crate::rules::{self, Role, Verdict};
+
+pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
+    let ending = is_ending(view, verdict);
+    let initialized = rules::is_initialized(view.pod, view.history, view.now);
+    let mut inits = Vec::new();
+    let mut mains = Vec::new();
+    for (role, container) in rules::containers(view.pod) {
+        let status = containers::status(view, role, container, ending, initialized);
+        if role == Role::Main {
+            mains.push(status)
+        } else {
+            inits.push(status)
+        }
+    }
+    let phase = match verdict {
+        Some(verdict) => verdict.phase,
+        None => phase(view, &mains, initialized),
+    };
+    let conditions = conditions::conditions(view, phase, &inits, &mains);
+    PodStatus {
+        phase: Some(phase.to_owned()),
+        reason: verdict.and_then(|verdict| verdict.reason.clone()),
+        message: verdict.and_then(|verdict| verdict.message.clone()),
+        conditions: Some(conditions),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
+        container_statuses: Some(mains),
+        observed_generation: view.pod.metadata.generation,
+        qos_class: Some(qos_class(view.pod).to_owned()),
+        start_time: view.history.started_at.map(Time),
+        nominated_node_name: None,
+        ..addresses(view)
+    }
+}
+
+fn addresses(view: &View<'_>) -> PodStatus {
+    let host: Vec<String> = view.host_addresses.iter().map(ToString::to_string).collect();
+    let uses_host = view
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.host_network)
+        .unwrap_or_default();
+    let pod: Vec<String> = match (uses_host, &view.history.sandbox) {
+        (true, Sandbox::Absent) => Vec::new(),
+        (true, _) => host.clone(),
+        (false, _) => view.history.addresses.iter().map(ToString::to_string).collect(),
+    };
+    let host_ips: Vec<HostIP> = host.iter().map(|ip| HostIP { ip: ip.clone() }).collect();
+    let pod_ips: Vec<PodIP> = pod.iter().map(|ip| PodIP { ip: ip.clone() }).collect();
+    PodStatus {
+        host_ip: host.first().cloned(),
+        host_ips: (!host_ips.is_empty()).then_some(host_ips),
+        pod_ip: pod.first().cloned(),
+        pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
+        ..PodStatus::default()
+    }
+}
+
+fn phase(view: &View<'_>, mains: &[ContainerStatus], initialized: bool) -> &'static str {
+    let (mut waiting, mut running, mut stopped, mut succeeded) = (0, 0, 0, 0);
+    for status in mains {
+        let state = status.state.as_ref();
+        if state.is_some_and(|state| state.running.is_some()) {
+            running += 1;
+        } else if let Some(terminated) = state.and_then(|state| state.terminated.as_ref()) {
+            stopped += 1;
+            succeeded += i32::from(terminated.exit_code == 0);
+        } else if status
+            .last_state
+            .as_ref()
+            .is_some_and(|last| last.terminated.is_some())
+        {
+            stopped += 1;
+        } else {
+            waiting += 1;
+        }
+    }
+    let is_terminal = view.pod.metadata.deletion_timestamp.is_some() && running == 0 && waiting == 0;
+    match (waiting, running, stopped) {
+        _ if !initialized || waiting > 0 => "Pending",
+        (_, 0, 0) => "Pending",
+        _ if is_terminal && stopped == succeeded => "Succeeded",
+        _ if is_terminal => "Failed",
+        _ => "Running",
+    }
+}

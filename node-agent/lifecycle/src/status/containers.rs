@@ -1,0 +1,177 @@
+//! The status of one container.
+
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::backoff::{go_duration, later};
+use crate::history::{ContainerHistory, ImageState, Termination};
+use crate::plan::View;
+use crate::pod_label;
+use crate::rules::{self, Fate, Role, START_ERROR_SECONDS};
+
+pub(super) fn status(
+    view: &View<'_>,
+    role: Role,
+    container: &Container,
+    ending: bool,
+    initialized: bool,
+) -> ContainerStatus {
+    let history = view.history.container(&container.name);
+    let state = state(view, role, container, &history, ending, initialized);
+    let last = match (&state.waiting, history.finished()) {
+        (Some(_), Some(finished)) => Some(finished),
+        _ => history.last.as_ref(),
+    };
+    let is_running = state.running.is_some();
+    let is_done = state
+        .terminated
+        .as_ref()
+        .is_some_and(|terminated| terminated.exit_code == 0);
+    ContainerStatus {
+        name: container.name.clone(),
+        image: history
+            .run
+            .as_ref()
+            .map_or(container.image.clone().unwrap_or_default(), |run| {
+                run.image.clone()
+            }),
+        image_id: history
+            .run
+            .as_ref()
+            .map(|run| run.image_id.clone())
+            .unwrap_or_default(),
+        container_id: history.run.as_ref().map(|run| container_id(view, &run.id)),
+        restart_count: i32::try_from(history.attempts.saturating_sub(1)).unwrap_or(i32::MAX),
+        ready: if role == Role::Init { is_done } else { is_running },
+        started: Some(is_running),
+        last_state: last.map(|last| ContainerState {
+            terminated: Some(terminated(view, last)),
+            ..ContainerState::default()
+        }),
+        state: Some(state),
+        ..ContainerStatus::default()
+    }
+}
+
+fn state(
+    view: &View<'_>,
+    role: Role,
+    container: &Container,
+    history: &ContainerHistory,
+    ending: bool,
+    initialized: bool,
+) -> ContainerState {
+    if let Some(run) = history.run.as_ref().filter(|run| run.finished.is_none()) {
+        let running = ContainerStateRunning {
+            started_at: Some(Time(run.started_at)),
+        };
+        return ContainerState {
+            running: Some(running),
+            ..ContainerState::default()
+        };
+    }
+    let ended = history.finished().map(|finished| ContainerState {
+        terminated: Some(terminated(view, finished)),
+        ..ContainerState::default()
+    });
+    if ending && let Some(ended) = ended {
+        return ended;
+    }
+    if let Some((reason, message)) = obstacle(view, role, container, history) {
+        return waiting(&reason, Some(message));
+    }
+    ended.unwrap_or_else(|| match initialized || role != Role::Main {
+        true if !has_inits(view) => waiting("ContainerCreating", None),
+        _ => waiting("PodInitializing", None),
+    })
+}
+
+fn has_inits(view: &View<'_>) -> bool {
+    rules::containers(view.pod).any(|(role, _)| role != Role::Main)
+}
+
+/// Why a container that is to run does not.
+fn obstacle(
+    view: &View<'_>,
+    role: Role,
+    container: &Container,
+    history: &ContainerHistory,
+) -> Option<(String, String)> {
+    match rules::fate(view.pod, role, container, view.history, view.now) {
+        Fate::StartFailed { .. } => {
+            let message = history.finished().and_then(|finished| finished.message.clone());
+            return Some(("RunContainerError".to_owned(), message.unwrap_or_default()));
+        }
+        Fate::Resting { seconds, .. } => {
+            return Some((
+                "CrashLoopBackOff".to_owned(),
+                crash_loop(view, container, seconds),
+            ));
+        }
+        Fate::Ended { .. } | Fate::Running => return None,
+        Fate::Unstarted | Fate::Due => {}
+    }
+    if let Some(trouble) = &history.trouble {
+        return Some((trouble.reason.clone(), trouble.message.clone()));
+    }
+    let ImageState::Missing {
+        reason,
+        message,
+        since,
+        ..
+    } = &history.image
+    else {
+        return None;
+    };
+    let is_fresh = view.now < later(*since, START_ERROR_SECONDS);
+    if reason != "ErrImagePull" || is_fresh {
+        return Some((reason.clone(), message.clone()));
+    }
+    let image = container.image.as_deref().unwrap_or_default();
+    Some((
+        "ImagePullBackOff".to_owned(),
+        format!("Back-off pulling image \"{image}\": ErrImagePull: {message}"),
+    ))
+}
+
+fn crash_loop(view: &View<'_>, container: &Container, seconds: i64) -> String {
+    format!(
+        "back-off {} restarting failed container={} pod={}",
+        go_duration(seconds),
+        container.name,
+        pod_label(view.pod)
+    )
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
+}
+
+fn terminated(view: &View<'_>, ended: &Termination) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: Some(container_id(view, &ended.id)),
+        exit_code: ended.exit_code,
+        reason: Some(ended.reason.clone()),
+        message: ended.message.clone(),
+        started_at: ended.started_at.map(Time),
+        finished_at: Some(Time(ended.finished_at)),
+        signal: None,
+    }
+}
+
+fn container_id(view: &View<'_>, id: &str) -> String {
+    format!(
+        "flotilla://{}_{id}",
+        view.pod.metadata.uid.as_deref().unwrap_or_default()
+    )
+}
