@@ -1,8 +1,30 @@
 //! The store: which references name which images, and where their layers lie.
+//!
+//! ```text
+//! index.json           references and images
+//! blobs/sha256/<hex>   configurations
+//! layers/<hex>/        unpacked layers by the digest of their tar stream
+//! sizes/<hex>          bytes of a layer's files
+//! holds/<holder>       layers that a container uses, one digest a line
+//! scratch/             layers on their way in or out
+//! lock, index.lock
+//! ```
+//!
+//! *Guarantees*: an image that [`Store::resolve`] finds is complete, also after a power cut: layers are synced and
+//! renamed into place before the index names them. What [`Store::hold`] returned stays until it is released.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, syncfs};
+
+use crate::files::{At, hex_of, lock, names_in, sha256, sync_folder, write_atomically};
+use crate::index::{ImageRecord, Index, Target};
+use crate::manifest::ConfigFile;
+use crate::reference::is_digest;
+use crate::{Limits, ParseReferenceError, normalize};
 
 /// What an image says about the process it is made for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +50,7 @@ pub struct ImageConfig {
 /// An image that is ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The normal reference that it was found by.
+    /// The normal reference, or id, that it was asked for by.
     pub reference: String,
     /// `sha256:…` of the image's configuration.
     pub id: String,
@@ -66,73 +88,329 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// A file of the store does not hold what it must.
+    #[error("{path} is damaged: remove the image and import it again")]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The reference is malformed.
+    #[error("cannot look up the image")]
+    Reference(#[from] ParseReferenceError),
+    /// A holder's name is not a file name.
+    #[error("{0:?} cannot name a user of an image: use letters, digits, '.', '_' and '-'")]
+    Holder(String),
 }
 
-/// Why an image could not be imported.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The store failed.
-    #[error("the image store failed")]
-    Store(#[from] StoreError),
-}
-
-/// The image store of one node.
+/// The image store of one node. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    limits: Limits,
+}
+
+/// What [`Store::record`] needs to know of an image whose layers are in place.
+pub(crate) struct NewImage<'a> {
+    pub(crate) references: &'a [String],
+    pub(crate) manifest: Option<&'a str>,
+    pub(crate) config: &'a [u8],
+    pub(crate) layers: Vec<String>,
+    pub(crate) created: Option<String>,
 }
 
 impl Store {
     /// Opens the store in `root`, which is made when it does not exist.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        Ok(Self { root: root.into() })
+        Self::open_with_limits(root, Limits::default())
     }
 
-    /// Imports every image of an OCI layout (folder or tar) or docker archive and returns their references.
-    pub fn import(&self, path: &Path) -> Result<Vec<String>, ImportError> {
-        let _ = path;
-        Ok(Vec::new())
+    /// Opens the store with other limits for what is imported.
+    pub fn open_with_limits(root: impl Into<PathBuf>, limits: Limits) -> Result<Self, StoreError> {
+        let store = Self {
+            root: root.into(),
+            limits,
+        };
+        for folder in ["blobs/sha256", "layers", "sizes", "holds", "scratch"] {
+            let folder = store.root.join(folder);
+            fs::create_dir_all(&folder).at("create", &folder)?;
+        }
+        Ok(store)
     }
 
     /// All images, in the order of their first reference.
     pub fn list(&self) -> Result<Vec<ImageSummary>, StoreError> {
-        Ok(Vec::new())
+        let index = self.index()?;
+        let mut images: Vec<ImageSummary> = index
+            .images
+            .iter()
+            .map(|(id, record)| ImageSummary {
+                references: index.references_of(id),
+                id: id.clone(),
+                size_bytes: record.size_bytes,
+                created: record.created.clone(),
+            })
+            .collect();
+        images.sort_by(|a, b| a.references.cmp(&b.references));
+        Ok(images)
     }
 
-    /// Removes a reference, and what nothing refers to any more. False: there was no such reference.
+    /// Removes a reference, or all references of an id, and what nothing needs any more. False: there was none.
     pub fn remove(&self, reference: &str) -> Result<bool, StoreError> {
-        let _ = reference;
-        Ok(false)
+        let normal = normal_or_id(reference)?;
+        let removed = self.change_index(|index| {
+            let removed = index.remove(&normal);
+            index.drop_unreferenced();
+            removed
+        })?;
+        self.collect_garbage()?;
+        Ok(removed)
     }
 
-    /// Finds an image by any spelling of its reference.
+    /// Finds an image by any spelling of its reference, by `name@digest` or by its id.
     pub fn resolve(&self, reference: &str) -> Result<Option<Image>, StoreError> {
-        let _ = reference;
-        Ok(None)
+        let reference = normal_or_id(reference)?;
+        let index = self.index()?;
+        let Some(id) = index.find(&reference).map(str::to_owned) else {
+            return Ok(None);
+        };
+        let Some(record) = index.images.get(&id) else {
+            return Ok(None);
+        };
+        let path = self.blob(&id);
+        let bytes = fs::read(&path).at("read", &path)?;
+        let corrupt = |source: io::Error| StoreError::Corrupt {
+            path: path.clone(),
+            source,
+        };
+        if sha256(&bytes) != id {
+            return Err(corrupt(io::Error::other("its digest does not match its name")));
+        }
+        let config: ConfigFile = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.into()))?;
+        Ok(Some(Image {
+            reference,
+            config: config.into_image_config(),
+            layers: record
+                .layers
+                .iter()
+                .rev()
+                .map(|layer| self.layer(layer))
+                .collect(),
+            size_bytes: record.size_bytes,
+            id,
+        }))
     }
 
     /// Like [`Store::resolve`], and keeps the image's layers from being collected until [`Store::release`].
     ///
     /// `holder` names the user of the layers, for example `<pod uid>.<container id>`; it survives restarts.
     pub fn hold(&self, reference: &str, holder: &str) -> Result<Option<Image>, StoreError> {
-        let _ = holder;
-        self.resolve(reference)
+        let path = self.hold_path(holder)?;
+        let _shared = self.lock_shared()?;
+        let image = self.resolve(reference)?;
+        if let Some(image) = &image {
+            let names = image
+                .layers
+                .iter()
+                .filter_map(|layer| layer.file_name()?.to_str());
+            write_atomically(&path, names.collect::<Vec<_>>().join("\n").as_bytes())?;
+        }
+        Ok(image)
     }
 
     /// Ends what [`Store::hold`] began; unknown holders are no error.
     pub fn release(&self, holder: &str) -> Result<(), StoreError> {
-        let _ = holder;
-        Ok(())
+        let path = self.hold_path(holder)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &path),
+            _ => Ok(()),
+        }
     }
 
     /// Everyone who holds layers.
     pub fn holders(&self) -> Result<Vec<String>, StoreError> {
-        Ok(Vec::new())
+        names_in(&self.root.join("holds"))
     }
 
-    /// Makes `flotilla.dev/demo:v1` and `:v2` out of the flotilla executable, or brings them up to date.
-    pub fn ensure_builtin(&self, executable: &Path) -> Result<(), StoreError> {
-        let _ = (executable, &self.root);
+    /// Removes layers and blobs that nothing needs. Does nothing while an import runs; the next call will.
+    pub fn collect_garbage(&self) -> Result<(), StoreError> {
+        let Some(exclusive) = lock(&self.root.join("lock"), FlockOperation::NonBlockingLockExclusive)? else {
+            return Ok(());
+        };
+        let index = self.index()?;
+        let mut needed: BTreeSet<String> = index
+            .images
+            .values()
+            .flat_map(|image| &image.layers)
+            .map(|layer| hex_of(layer).to_owned())
+            .collect();
+        for holder in self.holders()? {
+            let path = self.root.join("holds").join(holder);
+            needed.extend(
+                fs::read_to_string(&path)
+                    .unwrap_or_default()
+                    .lines()
+                    .map(str::to_owned),
+            );
+        }
+        let (layers, sizes, scratch) = (
+            self.root.join("layers"),
+            self.root.join("sizes"),
+            self.scratch_dir(),
+        );
+        for name in names_in(&layers)?
+            .into_iter()
+            .filter(|name| !needed.contains(name))
+        {
+            remove(&scratch.join(&name))?;
+            fs::rename(layers.join(&name), scratch.join(&name)).at("move", &layers.join(&name))?;
+            remove(&sizes.join(&name))?;
+        }
+        let blobs = self.root.join("blobs/sha256");
+        for name in names_in(&blobs)?
+            .into_iter()
+            .filter(|name| !index.images.contains_key(&format!("sha256:{name}")))
+        {
+            remove(&blobs.join(name))?;
+        }
+        // No import runs, so whatever is in scratch belongs to nobody; names are random, so later ones differ.
+        let leftover = names_in(&scratch)?;
+        drop(exclusive);
+        leftover.iter().try_for_each(|name| remove(&scratch.join(name)))
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn scratch_dir(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    pub(crate) fn index(&self) -> Result<Index, StoreError> {
+        Index::read(&self.root.join("index.json"))
+    }
+
+    /// Keeps the garbage collection away.
+    pub(crate) fn lock_shared(&self) -> Result<Option<File>, StoreError> {
+        lock(&self.root.join("lock"), FlockOperation::LockShared)
+    }
+
+    pub(crate) fn has_layer(&self, diff_id: &str) -> bool {
+        self.layer(diff_id).is_dir()
+    }
+
+    /// Folder of an unpacked layer.
+    pub(crate) fn layer(&self, diff_id: &str) -> PathBuf {
+        self.root.join("layers").join(hex_of(diff_id))
+    }
+
+    /// Fills a scratch folder by `fill`, which returns the bytes of its files, and puts it in place as a layer.
+    ///
+    /// *Assumes* the shared lock.
+    pub(crate) fn add_layer<E: From<StoreError>>(
+        &self,
+        diff_id: &str,
+        fill: impl FnOnce(&Path) -> Result<u64, E>,
+    ) -> Result<(), E> {
+        let scratch = self.scratch_dir();
+        let folder = tempfile::tempdir_in(&scratch).at("create a folder in", &scratch)?;
+        let fresh = folder.path().join("layer");
+        fs::create_dir(&fresh).at("create", &fresh)?;
+        let bytes = fill(&fresh)?;
+        File::open(&fresh)
+            .and_then(|file| Ok(syncfs(file)?))
+            .at("sync", &fresh)?;
+        write_atomically(
+            &self.root.join("sizes").join(hex_of(diff_id)),
+            bytes.to_string().as_bytes(),
+        )?;
+        let place = self.layer(diff_id);
+        match fs::rename(&fresh, &place) {
+            // Another process was faster; the content is the same.
+            Err(_) if place.is_dir() => Ok(()),
+            renamed => renamed
+                .at("create", &place)
+                .and_then(|()| sync_folder(&self.root.join("layers"))),
+        }?;
         Ok(())
     }
+
+    /// Names an image whose layers are in place. *Assumes* the shared lock.
+    pub(crate) fn record(&self, image: NewImage<'_>) -> Result<(), StoreError> {
+        let id = sha256(image.config);
+        write_atomically(&self.blob(&id), image.config)?;
+        let sizes = image.layers.iter().map(|layer| {
+            let path = self.root.join("sizes").join(hex_of(layer));
+            fs::read_to_string(path)
+                .ok()
+                .and_then(|size| size.parse::<u64>().ok())
+                .unwrap_or(0)
+        });
+        let record = ImageRecord {
+            size_bytes: sizes.sum(),
+            layers: image.layers,
+            created: image.created,
+        };
+        let target = Target {
+            id: id.clone(),
+            manifest: image.manifest.map(str::to_owned),
+        };
+        self.change_index(|index| {
+            index.images.insert(id, record);
+            index
+                .references
+                .extend(image.references.iter().map(|name| (name.clone(), target.clone())));
+            index.drop_unreferenced();
+        })
+    }
+
+    fn change_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
+        let _exclusive = lock(&self.root.join("index.lock"), FlockOperation::LockExclusive)?;
+        let mut index = self.index()?;
+        let before = index.clone();
+        let answer = change(&mut index);
+        if index != before {
+            index.write(&self.root.join("index.json"))?;
+        }
+        Ok(answer)
+    }
+
+    fn blob(&self, digest: &str) -> PathBuf {
+        self.root.join("blobs/sha256").join(hex_of(digest))
+    }
+
+    fn hold_path(&self, holder: &str) -> Result<PathBuf, StoreError> {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if holder.is_empty() || holder.len() > 255 || holder.starts_with('.') || !holder.bytes().all(letter) {
+            return Err(StoreError::Holder(holder.to_owned()));
+        }
+        Ok(self.root.join("holds").join(holder))
+    }
 }
+
+fn normal_or_id(reference: &str) -> Result<String, ParseReferenceError> {
+    if is_digest(reference) {
+        Ok(reference.to_owned())
+    } else {
+        normalize(reference)
+    }
+}
+
+/// Removes a file or a folder with all that is in it; it may be gone already.
+fn remove(path: &Path) -> Result<(), StoreError> {
+    let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+    let removed = if is_folder {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
