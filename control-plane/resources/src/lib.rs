@@ -1,1 +1,22 @@
-//! The write path that all of the control plane shares.
+//! The write path that all of the control plane shares: default, validate, propose.
+//!
+//! HTTP handlers, controllers, the scheduler and node sessions change objects only through [`Resources`], so that an
+//! object means the same whoever wrote it. Reads that need no decision go to the replica's snapshots directly.
+//! Nothing here knows HTTP, and nothing decides what a controller wants.
+
+mod bind;
+mod cache;
+mod create;
+mod delete;
+mod events;
+mod propose;
+mod resources;
+mod typed;
+mod update;
+
+pub use bind::Binding;
+pub use cache::{Cache, CacheEvent};
+pub use delete::{DeleteOptions, Deleted, Propagation};
+pub use events::{EventRecord, EventType, EventWriter};
+pub use resources::{Options, Part, Resources, WriteOptions, Written};
+pub use typed::TypedObject;

@@ -1,1 +1,16 @@
 //! A control-plane replica: options, wiring, run, drain.
+//!
+//! Joins the parts: the replicated store, the API, controllers and scheduler while this replica leads, and the
+//! conversations with nodes. Decides nothing about Kubernetes objects itself beyond registering nodes.
+
+mod kubeconfig;
+mod leading;
+mod listener;
+mod material;
+mod nodes;
+mod options;
+mod server;
+
+pub use material::MaterialError;
+pub use options::{JoinOptions, Options};
+pub use server::{Server, ServerError};

@@ -1,0 +1,138 @@
+//! Binding pods to nodes, a batch in one proposal.
+
+use std::sync::Arc;
+
+use flotilla_api::{Kind, Status, registry};
+use flotilla_store::{Operation, Outcome, Require, Snapshot, Stored};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use crate::{
+    Resources,
+    create::now,
+    propose::{fenced, store_draft},
+    resources::key,
+};
+
+/// One pod and the node that it goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// The pod's uid; another pod of that name is not bound. Empty: whichever.
+    pub uid: String,
+    /// The node's name.
+    pub node: String,
+}
+
+impl Resources {
+    /// Binds pods to nodes. One answer per binding, in their order; a pod that is bound already or is gone does
+    /// not keep the others from being bound.
+    pub async fn bind(&self, bindings: Vec<Binding>) -> Vec<Result<(), Status>> {
+        let kind = registry().of::<Pod>();
+        let snapshot = self.replica.snapshot();
+        let mut answers: Vec<Result<(), Status>> = bindings.iter().map(|_| Ok(())).collect();
+        let mut pending: Vec<(usize, Operation)> = Vec::with_capacity(bindings.len());
+        for (index, binding) in bindings.iter().enumerate() {
+            match operation(kind, &snapshot, binding) {
+                Ok(operation) => pending.push((index, operation)),
+                Err(status) => answers[index] = Err(status),
+            }
+        }
+        while !pending.is_empty() {
+            let operations = pending.iter().map(|(_, operation)| operation.clone()).collect();
+            match self.propose(operations).await {
+                Ok(Outcome::Committed { .. }) => break,
+                Ok(Outcome::Conflict {
+                    operation: failed,
+                    found,
+                }) => {
+                    let (index, _) = pending.remove(failed.min(pending.len() - 1));
+                    match found
+                        .map(|found| bound(kind, &found, &bindings[index]))
+                        .transpose()
+                    {
+                        Ok(Some(operation)) => pending.push((index, operation)),
+                        Ok(None) => answers[index] = Err(Status::not_found(kind, &bindings[index].name)),
+                        Err(status) => answers[index] = Err(status),
+                    }
+                }
+                Ok(Outcome::Fenced { term }) => return refuse_all(answers, &pending, &fenced(term)),
+                Err(status) => return refuse_all(answers, &pending, &status),
+            }
+        }
+        answers
+    }
+}
+
+fn refuse_all(
+    mut answers: Vec<Result<(), Status>>,
+    pending: &[(usize, Operation)],
+    status: &Status,
+) -> Vec<Result<(), Status>> {
+    for (index, _) in pending {
+        answers[*index] = Err(status.clone());
+    }
+    answers
+}
+
+fn operation(kind: &'static Kind, snapshot: &Snapshot, binding: &Binding) -> Result<Operation, Status> {
+    let found = snapshot.get(&key(kind, &binding.namespace, &binding.name));
+    bound(
+        kind,
+        found.ok_or_else(|| Status::not_found(kind, &binding.name))?,
+        binding,
+    )
+}
+
+/// Stores the pod as bound, if it may be.
+fn bound(kind: &'static Kind, found: &Arc<Stored>, binding: &Binding) -> Result<Operation, Status> {
+    let refuse = |why: String| Err(Status::conflict(kind, &binding.name, &why));
+    let mut pod: Pod = serde_json::from_slice(&found.json).map_err(Status::internal)?;
+    if !binding.uid.is_empty() && pod.metadata.uid.as_deref() != Some(&binding.uid) {
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {}",
+            binding.uid
+        ));
+    }
+    if pod.metadata.deletion_timestamp.is_some() {
+        return refuse(format!(
+            "pod {} is being deleted, cannot be assigned to a host",
+            binding.name
+        ));
+    }
+    let spec = pod.spec.get_or_insert_default();
+    if let Some(node) = spec.node_name.as_deref().filter(|node| !node.is_empty()) {
+        return refuse(format!(
+            "pod {} is already assigned to node {node:?}",
+            binding.name
+        ));
+    }
+    spec.node_name = Some(binding.node.clone());
+    note_scheduled(&mut pod, now());
+    let require = Require::Modified(found.modified);
+    Ok(Operation::Put {
+        key: found.key.clone(),
+        draft: store_draft(&pod),
+        require,
+    })
+}
+
+fn note_scheduled(pod: &mut Pod, now: Time) {
+    let conditions = pod
+        .status
+        .get_or_insert_default()
+        .conditions
+        .get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "PodScheduled");
+    conditions.push(PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "True".to_owned(),
+        last_transition_time: Some(now),
+        ..PodCondition::default()
+    });
+}

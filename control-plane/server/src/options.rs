@@ -1,0 +1,53 @@
+//! What a server is told at its start.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// Options of one control-plane replica.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server's node name; unique in the cluster.
+    pub name: String,
+    /// Keys, the store, the join token and the administrator's kubeconfig.
+    pub data_dir: PathBuf,
+    /// The address that other machines dial.
+    pub address: IpAddr,
+    /// The one port: HTTPS and gRPC.
+    pub port: u16,
+    /// Addresses and names besides `address` that clients may dial, for the certificate.
+    pub tls_san: Vec<String>,
+    /// The cluster to join; `None` starts one, or continues what the data folder holds.
+    pub join: Option<JoinOptions>,
+    /// Pod addresses of the whole cluster, IPv4: every node gets a /24 of it.
+    pub cluster_cidr: String,
+    /// How long pods stay bound to an unreachable node unless they say otherwise.
+    pub toleration_seconds: i64,
+}
+
+/// Where and with what to join.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// `host:port` of any server of the cluster.
+    pub server: String,
+    /// The join token.
+    pub token: String,
+}
+
+impl Options {
+    /// Where this server listens.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        let any: IpAddr = if self.address.is_ipv4() {
+            [0, 0, 0, 0].into()
+        } else {
+            [0; 16].into()
+        };
+        SocketAddr::new(any, self.port)
+    }
+
+    /// What others dial.
+    pub(crate) fn advertised(&self) -> String {
+        SocketAddr::new(self.address, self.port).to_string()
+    }
+}

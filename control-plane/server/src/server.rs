@@ -1,0 +1,307 @@
+//! Wiring: from options to a running replica, and its end.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use flotilla_api::{Reason, Status};
+use flotilla_apiserver::ApiServer;
+use flotilla_pki::{ClientTls, Identity, JoinToken, TlsError, channel, server_tls};
+use flotilla_raft::{Replica, Timing};
+use flotilla_resources::{EventWriter, Resources};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Options, leading,
+    listener::{self, Services},
+    material::{Material, MaterialError, write_private},
+    nodes::{Assignments, Liveness, Nodes, TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, token_secret_name},
+};
+
+/// How long requests that are under way at shutdown may still take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Keys or identity are missing or damaged.
+    #[error("cannot prepare the server in {folder}")]
+    Material {
+        /// The data folder.
+        folder: PathBuf,
+        /// Why.
+        source: MaterialError,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS")]
+    Tls(#[from] TlsError),
+    /// The port cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Open(#[from] flotilla_raft::OpenError),
+    /// No cluster could be started.
+    #[error("cannot start the cluster")]
+    Bootstrap(#[from] flotilla_raft::BootstrapError),
+    /// The other servers did not take this one in.
+    #[error("cannot become a member of the cluster")]
+    Join(#[from] flotilla_raft::JoinError),
+    /// The first objects cannot be stored.
+    #[error("cannot store the cluster's first objects")]
+    FirstObjects(#[source] Status),
+}
+
+/// One control-plane replica.
+pub struct Server {
+    options: Options,
+    nodes: Nodes,
+    resources: Resources,
+    events: EventWriter,
+    liveness: Arc<Liveness>,
+    leading: watch::Sender<Option<Arc<Assignments>>>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Makes or reads keys and identity, opens the store and takes the port. Serves nothing yet.
+    pub async fn new(options: Options, shutdown: CancellationToken) -> Result<Self, ServerError> {
+        let material = Material::obtain(&options)
+            .await
+            .map_err(|source| ServerError::Material {
+                folder: options.data_dir.clone(),
+                source,
+            })?;
+        let tls = server_tls(&material.identity)?;
+        let address = options.listen();
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ServerError::Listen { address, source })?;
+        let replica = open_replica(&options, &material).await?;
+        let admission = flotilla_resources::Options {
+            toleration_seconds: options.toleration_seconds,
+        };
+        let (resources, events) = Resources::new(replica, admission);
+        let liveness = Arc::new(Liveness::default());
+        let (leading, is_leading) = watch::channel(None);
+        let nodes = Nodes::new(
+            resources.clone(),
+            material,
+            liveness.clone(),
+            is_leading,
+            shutdown.clone(),
+        );
+        Ok(Self {
+            options,
+            nodes,
+            resources,
+            events,
+            liveness,
+            leading,
+            listener,
+            tls,
+            shutdown,
+        })
+    }
+
+    /// The identity with which the agent in this process speaks for this machine.
+    pub fn node_identity(&self) -> Result<Identity, ServerError> {
+        self.nodes
+            .material()
+            .node_identity()
+            .map_err(|source| ServerError::Material {
+                folder: self.options.data_dir.clone(),
+                source,
+            })
+    }
+
+    /// Serves until shutdown, then hands leadership over and lets requests finish.
+    pub async fn run(self) -> Result<(), ServerError> {
+        let tracker = TaskTracker::new();
+        let replica = self.resources.replica().clone();
+        let material = |source| ServerError::Material {
+            folder: self.options.data_dir.clone(),
+            source,
+        };
+        self.nodes
+            .material()
+            .write_admin_kubeconfig(&self.options)
+            .map_err(material)?;
+        let services = self.services();
+        tracker.spawn(listener::listen(
+            self.listener,
+            self.tls,
+            services,
+            self.shutdown.clone(),
+        ));
+        tracker.spawn(self.events.run(self.shutdown.clone()));
+        tracker.spawn(leading::follow(
+            self.resources.clone(),
+            self.options.cluster_cidr.clone(),
+            self.leading,
+            tracker.clone(),
+            self.shutdown.clone(),
+        ));
+        tracker.spawn(flotilla_controllers::run(
+            flotilla_controllers::Options {
+                toleration_seconds: self.options.toleration_seconds,
+                ..Default::default()
+            },
+            self.resources.clone(),
+            self.liveness,
+            replica.leadership(),
+            self.shutdown.clone(),
+        ));
+        tracker.spawn(flotilla_scheduler::run(
+            self.resources.clone(),
+            replica.leadership(),
+            self.shutdown.clone(),
+        ));
+        // Dropping the entry half-way is harmless: it starts anew with the next start.
+        let entered = tokio::select! {
+            entered = enter(&self.options, &self.resources, self.nodes.material()) => entered,
+            () = self.shutdown.cancelled() => Ok(()),
+        };
+        if entered.is_ok() {
+            self.shutdown.cancelled().await;
+        }
+        self.shutdown.cancel();
+        replica.shutdown().await;
+        tracker.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, tracker.wait()).await.is_err() {
+            tracing::warn!("requests were still under way when the server stopped");
+        }
+        entered
+    }
+
+    fn services(&self) -> Services {
+        let replica = self.resources.replica();
+        let grpc = tonic::service::Routes::new(replica.peer_service()).add_service(self.nodes.service());
+        let api = ApiServer::new(
+            self.resources.clone(),
+            flotilla_apiserver::Options {
+                service_account_key_pem: self.nodes.material().service_account_key_pem.clone(),
+                ..Default::default()
+            },
+            Arc::new(self.nodes.clone()),
+        );
+        Services {
+            grpc: grpc.into_axum_router(),
+            api: Arc::new(api),
+        }
+    }
+}
+
+async fn open_replica(options: &Options, material: &Material) -> Result<Replica, ServerError> {
+    let tls = ClientTls::with_identity(&material.identity)?;
+    let options = flotilla_raft::Options {
+        id: material.member.id,
+        name: options.name.clone(),
+        address: options.advertised(),
+        data_dir: options.data_dir.join("store"),
+        connector: Arc::new(move |address| channel(address, &tls)),
+        timing: Timing::default(),
+        limits: flotilla_raft::Limits::default(),
+    };
+    Ok(Replica::open(options).await?)
+}
+
+/// Becomes a member: of the cluster that is joined, of the one that was left at the last stop, or of a new one.
+async fn enter(options: &Options, resources: &Resources, material: &Material) -> Result<(), ServerError> {
+    let replica = resources.replica();
+    if replica.is_initialized() {
+        return announce(options, replica).await;
+    }
+    match &options.join {
+        Some(join) => Ok(replica.join(std::slice::from_ref(&join.server)).await?),
+        None => {
+            replica.bootstrap().await?;
+            let mut leadership = replica.leadership();
+            // The sender lives as long as the replica.
+            let _ = leadership.wait_for(|now| now.is_self).await;
+            store_first_objects(options, resources, material).await
+        }
+    }
+}
+
+/// Tells the others where this server is now, if that changed.
+async fn announce(options: &Options, replica: &Replica) -> Result<(), ServerError> {
+    let members = replica.members();
+    let own = members.iter().find(|member| member.name == options.name);
+    if own.is_some_and(|own| own.address == options.advertised()) {
+        return Ok(());
+    }
+    let others = members.iter().filter(|member| member.name != options.name);
+    let others: Vec<String> = others.map(|member| member.address.clone()).collect();
+    Ok(replica.join(&others).await?)
+}
+
+/// The join token's record and the namespace that it lives in; then the token's file, for people.
+async fn store_first_objects(
+    options: &Options,
+    resources: &Resources,
+    material: &Material,
+) -> Result<(), ServerError> {
+    let token = JoinToken::generate(material.ca.fingerprint());
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(TOKEN_NAMESPACE.into()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    match resources.create_typed(namespace).await {
+        Err(status) if status.reason != Reason::AlreadyExists => {
+            return Err(ServerError::FirstObjects(status));
+        }
+        _ => {}
+    }
+    resources
+        .create_typed(token_record(&token))
+        .await
+        .map_err(ServerError::FirstObjects)?;
+    write_private(&options.data_dir.join("join-token"), &token.to_string()).map_err(|source| {
+        ServerError::Material {
+            folder: options.data_dir.clone(),
+            source,
+        }
+    })
+}
+
+fn token_record(token: &JoinToken) -> Secret {
+    let text = |text: &str| ByteString(text.as_bytes().to_vec());
+    let data = [
+        ("token-id", text(&token.id)),
+        ("token-secret", text(&token.secret)),
+        ("usage-bootstrap-authentication", text("true")),
+        (
+            "description",
+            text("made when the cluster was started; good for any number of machines"),
+        ),
+    ];
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(token_secret_name(&token.id)),
+            namespace: Some(TOKEN_NAMESPACE.into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some(TOKEN_SECRET_TYPE.into()),
+        data: Some(
+            data.into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        ),
+        ..Secret::default()
+    }
+}
