@@ -6,12 +6,7 @@ use flotilla_api::{Kind, Object, Status};
 use flotilla_store::Stored;
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
 
-use crate::{
-    Resources, WriteOptions,
-    create::now,
-    propose::{Change, Changed},
-    resources::key,
-};
+use crate::{Resources, WriteOptions, create::now, propose::Change, resources::key};
 
 /// Waits until the dependents are gone.
 const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
