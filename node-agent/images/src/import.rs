@@ -96,6 +96,14 @@ impl Store {
     /// An image without a name is named after the file.
     pub fn import(&self, path: &Path) -> Result<Vec<String>, ImportError> {
         let shared = self.lock_shared()?;
+        let imported = self.import_all(path);
+        drop(shared);
+        // Also after a failure: some layers may have been unpacked before it.
+        self.collect_garbage()?;
+        imported
+    }
+
+    fn import_all(&self, path: &Path) -> Result<Vec<String>, ImportError> {
         let archive = Archive::open(path, &self.scratch_dir(), ARCHIVE_BYTES_MAX).map_err(|source| {
             ImportError::Open {
                 path: path.to_owned(),
@@ -107,18 +115,15 @@ impl Store {
             stem: stem(path),
             limits: self.limits(),
         };
-        let found = source.images(path)?;
         let mut references = Vec::new();
-        for image in found {
+        for image in source.images(path)? {
             references.extend(image.references.clone());
-            self.add(&source, image)?;
+            self.add(&source, &image)?;
         }
-        drop(shared);
-        self.collect_garbage()?;
         Ok(references)
     }
 
-    fn add(&self, source: &Source, image: Found) -> Result<(), ImportError> {
+    fn add(&self, source: &Source, image: &Found) -> Result<(), ImportError> {
         let config: ConfigFile = parse(&image.config_member, &image.config)?;
         if !(config.os.is_empty() || config.os == "linux")
             || !(config.architecture.is_empty() || config.architecture == architecture())

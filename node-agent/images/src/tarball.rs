@@ -105,7 +105,17 @@ impl Records {
         {
             return Err(invalid("an entry's size differs between its header and its pax record").into());
         }
-        let own = |number: io::Result<u64>| number.and_then(|number| u32::try_from(number).map_err(invalid));
+        let old = header.as_old();
+        let own = |field: &[u8], read: io::Result<u64>| {
+            number_or_blank(field, read).and_then(|number| u32::try_from(number).map_err(invalid))
+        };
+        let device = match kind {
+            EntryType::Char | EntryType::Block => (
+                header.device_major().ok().flatten().unwrap_or(0),
+                header.device_minor().ok().flatten().unwrap_or(0),
+            ),
+            _ => (0, 0),
+        };
         Ok(Entry {
             path: self.path.unwrap_or_else(|| header.path_bytes().into_owned()),
             link: self
@@ -113,17 +123,24 @@ impl Records {
                 .unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned()),
             kind,
             mode: header.mode()? & 0o7777,
-            uid: self.uid.map_or_else(|| own(header.uid()), Ok)?,
-            gid: self.gid.map_or_else(|| own(header.gid()), Ok)?,
-            mtime_seconds: self
-                .mtime_seconds
-                .map_or_else(|| header.mtime().map(|time| time as i64), Ok)?,
-            device: (
-                header.device_major()?.unwrap_or(0),
-                header.device_minor()?.unwrap_or(0),
-            ),
+            uid: self.uid.map_or_else(|| own(&old.uid, header.uid()), Ok)?,
+            gid: self.gid.map_or_else(|| own(&old.gid, header.gid()), Ok)?,
+            mtime_seconds: match self.mtime_seconds {
+                Some(seconds) => seconds,
+                None => i64::try_from(number_or_blank(&old.mtime, header.mtime())?).map_err(invalid)?,
+            },
+            device,
             xattrs: self.xattrs,
         })
+    }
+}
+
+/// A field that its writer left blank means zero.
+fn number_or_blank(field: &[u8], read: io::Result<u64>) -> io::Result<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        Ok(0)
+    } else {
+        read
     }
 }
 

@@ -217,6 +217,7 @@ fn docker_archives_are_imported_and_links_between_layers_followed() {
         match link {
             Some(target) => {
                 header.set_entry_type(tar::EntryType::Symlink);
+                header.set_size(0);
                 tar.append_link(&mut header, name, target).unwrap();
             }
             None => {
