@@ -5,12 +5,21 @@
 //! process per pod, which forks once per operation and calls libcontainer in the fork. An agent that dies
 //! loses nothing: its successor finds all of it with [`Runtime::adopt`].
 
+mod capabilities;
+mod cgroup;
+mod connection;
+mod containers;
 mod errors;
+mod layout;
 pub mod logs;
+mod overlay;
 mod pod;
+mod protocol;
 mod runtime;
+mod sandbox;
 mod shim;
 mod spec;
+mod sys;
 
 pub use errors::{
     DestroySandboxError, KillContainerError, OpenRuntimeError, RemoveContainerError, RunSandboxError,

@@ -12,6 +12,13 @@ pub fn path(log_dir: &Path, container: &str, attempt: u32) -> PathBuf {
     log_dir.join(container).join(format!("{attempt}.log"))
 }
 
+/// An older part of the log at `path`; a higher number is older.
+pub(crate) fn part(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
 /// Which part of a log is wanted, as the `pods/log` subresource has it.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {

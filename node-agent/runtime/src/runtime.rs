@@ -1,11 +1,21 @@
 //! The agent's handle on all sandboxes of a node.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio_util::task::TaskTracker;
+
+use crate::cgroup::Cgroups;
 use crate::errors::{OpenRuntimeError, RunSandboxError};
+use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
 use crate::pod::Pod;
+use crate::sandbox::{self, Plan};
 use crate::spec::SandboxSpec;
+use crate::sys;
 
 /// Where the runtime keeps what.
 #[derive(Clone, Debug)]
@@ -23,29 +33,243 @@ pub struct Options {
 /// Makes sandboxes and finds those of an earlier agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    options: Arc<Options>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    /// The executable, through a mount that nobody can write through.
+    executable: OwnedFd,
+    cgroups: Cgroups,
+    /// One task per connected shim and per container without one; they end with their process.
+    tasks: TaskTracker,
 }
 
 impl Runtime {
     /// Prepares the folders; starts nothing.
     pub fn new(options: Options) -> Result<Runtime, OpenRuntimeError> {
+        for folder in [&options.state_dir, &options.run_dir] {
+            prepare_folder(folder).map_err(|source| folder_error(folder, source))?;
+        }
+        // Links are resolved: the shim has to find in its mount table what it is told.
+        let options = Options {
+            state_dir: canonical(&options.state_dir)?,
+            run_dir: canonical(&options.run_dir)?,
+            ..options
+        };
+        mount_privately(&options.run_dir).map_err(|source| folder_error(&options.run_dir, source))?;
+        let executable =
+            sys::open_sealed(&options.executable).map_err(|source| OpenRuntimeError::Executable {
+                path: options.executable.clone(),
+                source,
+            })?;
+        let cgroups =
+            Cgroups::detect().map_err(|source| folder_error(Path::new("/sys/fs/cgroup"), source))?;
+        let shared = Shared {
+            options,
+            executable,
+            cgroups,
+            tasks: TaskTracker::new(),
+        };
         Ok(Runtime {
-            options: Arc::new(options),
+            shared: Arc::new(shared),
         })
     }
 
     /// Makes a pod's namespaces and cgroup and starts its shim.
     pub async fn run_sandbox(&self, spec: SandboxSpec) -> Result<Pod, RunSandboxError> {
-        Ok(Pod::placeholder(spec, self.options.run_dir.clone()))
+        let uid = spec.uid.clone();
+        if !is_usable_name(&uid) {
+            return Err(RunSandboxError::BadUid { uid });
+        }
+        let layout = self.layout(&uid);
+        if layout.run.exists() {
+            return Err(RunSandboxError::Exists { uid });
+        }
+        let record = SandboxRecord {
+            cgroup: format!(
+                "{}/pod{uid}",
+                self.shared.options.cgroup_parent.trim_end_matches('/')
+            ),
+            state: layout.state.clone(),
+            spec,
+        };
+        let plan = self.plan(layout.clone(), record.clone())?;
+        let (shim, connection) = on_own_thread(move || sandbox::bring_up(&plan).inspect_err(|_| undo(&plan)))
+            .await
+            .map_err(|error| RunSandboxError::Step {
+                step: error.step,
+                source: error.source,
+            })?;
+        let pod = Pod::new(
+            layout,
+            record,
+            self.shared.cgroups.clone(),
+            self.shared.tasks.clone(),
+        );
+        pod.attach(connection, Some(shim))
+            .await
+            .map_err(|source| RunSandboxError::Shim { uid, source })?;
+        Ok(pod)
+    }
+
+    fn plan(&self, layout: Layout, record: SandboxRecord) -> Result<Plan, RunSandboxError> {
+        let executable = self.shared.executable.try_clone();
+        Ok(Plan {
+            layout,
+            record,
+            run_dir: self.shared.options.run_dir.clone(),
+            executable: executable.map_err(|source| RunSandboxError::Step {
+                step: "open the executable",
+                source,
+            })?,
+            cgroups: self.shared.cgroups.clone(),
+        })
     }
 
     /// Finds all sandboxes on this node, with live shim or without, and listens to their exits again.
+    ///
+    /// Leftovers of sandboxes that were not yet whole, or not quite removed, are removed.
     pub async fn adopt(&self) -> Vec<Pod> {
-        Vec::new()
+        let mut pods = Vec::new();
+        for uid in folder_names(&self.shared.options.run_dir) {
+            let layout = self.layout(&uid);
+            match read_json::<SandboxRecord>(&layout.record()) {
+                Ok(record) => pods.push(self.adopt_pod(layout, record).await),
+                Err(error) => {
+                    tracing::warn!(pod = uid, error = %error, "removing a sandbox without a readable record");
+                    let cgroup = format!("{}/pod{uid}", self.shared.options.cgroup_parent);
+                    let cgroups = self.shared.cgroups.clone();
+                    blocking(move || sandbox::take_down(&layout, &cgroup, &cgroups)).await;
+                }
+            }
+        }
+        self.remove_orphaned_state().await;
+        pods
+    }
+
+    async fn adopt_pod(&self, layout: Layout, record: SandboxRecord) -> Pod {
+        let pod = Pod::new(
+            layout.clone(),
+            record,
+            self.shared.cgroups.clone(),
+            self.shared.tasks.clone(),
+        );
+        let attached = match sandbox::connect(&layout.run) {
+            Ok(connection) => pod
+                .attach(connection, None)
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(reason) = attached {
+            tracing::warn!(pod = pod.uid(), reason, "the shim is gone");
+            pod.adopt_without_shim();
+        } else if !sandbox::has_namespaces(&layout)
+            && let Err(error) = pod.bind_namespaces_again()
+        {
+            tracing::warn!(pod = pod.uid(), step = error.step, error = %error.source, "no file stands for the pod's namespaces");
+        }
+        pod
+    }
+
+    /// Writable layers of pods that a reboot has ended.
+    async fn remove_orphaned_state(&self) {
+        for uid in folder_names(&self.shared.options.state_dir) {
+            let layout = self.layout(&uid);
+            if !layout.run.exists() {
+                blocking(move || remove_tree(&layout.state)).await;
+            }
+        }
+    }
+
+    fn layout(&self, uid: &str) -> Layout {
+        Layout::new(&self.shared.options.run_dir, &self.shared.options.state_dir, uid)
     }
 
     /// Undoes [`Runtime::new`] once no sandbox is left.
     pub fn close(&self) -> Result<(), OpenRuntimeError> {
-        Ok(())
+        let run_dir = &self.shared.options.run_dir;
+        umount2(run_dir, MntFlags::MNT_DETACH).map_err(|errno| folder_error(run_dir, errno.into()))
+    }
+}
+
+fn folder_error(path: &Path, source: io::Error) -> OpenRuntimeError {
+    OpenRuntimeError::Folder {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn prepare_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o711))
+}
+
+fn canonical(folder: &Path) -> Result<PathBuf, OpenRuntimeError> {
+    fs::canonicalize(folder).map_err(|source| folder_error(folder, source))
+}
+
+/// Makes the folder a private mount point: namespaces mounted below stay out of other mount namespaces, and a
+/// shim gets rid of all of them at once.
+fn mount_privately(folder: &Path) -> io::Result<()> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
+    let is_mounted = mountinfo
+        .lines()
+        .any(|line| line.split(' ').nth(4).map(Path::new) == Some(folder));
+    if !is_mounted {
+        mount(Some(folder), folder, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(mount(
+        None::<&str>,
+        folder,
+        None::<&str>,
+        MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?)
+}
+
+fn folder_names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Removes what a failed start of a sandbox has made so far.
+fn undo(plan: &Plan) {
+    if let Err(error) = sandbox::take_down(&plan.layout, &plan.record.cgroup, &plan.cgroups) {
+        tracing::warn!(step = error.step, error = %error.source, "a sandbox that failed to start leaves something");
+    }
+}
+
+/// Runs `work` on a thread that ends with it: it changes the thread's namespaces.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, sandbox::StepError> + Send + 'static,
+) -> Result<T, sandbox::StepError> {
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    let failed = |source| sandbox::StepError {
+        step: "start a thread",
+        source,
+    };
+    std::thread::Builder::new()
+        .name("sandbox".to_owned())
+        // The caller has given up when nobody receives; the sandbox is then found by `adopt`.
+        .spawn(move || drop(tx.send(work())))
+        .map_err(failed)?;
+    rx.await
+        .map_err(|_| failed(io::Error::other("the thread panicked")))?
+}
+
+/// Runs blocking work whose failure only leaves something behind for the next try.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) {
+    if !matches!(tokio::task::spawn_blocking(work).await, Ok(Ok(_))) {
+        tracing::warn!("leftovers of a sandbox could not be removed");
     }
 }

@@ -1,11 +1,132 @@
 //! The process between an agent and the containers of one pod.
+//!
+//! One thread, one poll loop ([`serve`]); whatever may take time or calls libcontainer happens in a fork.
+//! Holds the containers' pipes and exit codes, so that agents may come and go.
+
+mod client;
+mod create;
+mod executor;
+mod log;
+mod oci;
+mod remove;
+mod report;
+mod rootfs;
+mod serve;
 
 use std::ffi::OsString;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{ForkResult, setsid};
+
+use crate::cgroup::Cgroups;
+use crate::layout::{Layout, SandboxRecord, read_json};
+use crate::sys;
+
+/// Size of a pod's shared memory, as Docker and containerd have it.
+const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 
 /// Runs a shim; the entry of the hidden verb `flotilla shim`, called first thing in `main`, with the
-/// arguments after the verb.
+/// arguments after the verb: the runtime's `run_dir` and the pod's folder in it. The listening socket is
+/// standard input.
 ///
 /// *Assumes* that the process has no other thread.
-pub fn shim_main(_args: impl Iterator<Item = OsString>) -> ! {
-    std::process::exit(1)
+pub fn shim_main(args: impl Iterator<Item = OsString>) -> ! {
+    let code = match run(args) {
+        Ok(()) => 0,
+        Err(error) => {
+            // Standard error is the shim's log file; there is no other place to report to.
+            write_error(&error);
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+fn write_error(error: &io::Error) {
+    use io::Write;
+    writeln!(io::stderr(), "shim: {error}").ok();
+}
+
+fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
+    let (Some(run_dir), Some(pod_dir)) = (args.next(), args.next()) else {
+        return Err(io::Error::other("usage: shim RUN_DIR POD_DIR"));
+    };
+    if sys::thread_count()? != 1 {
+        return Err(io::Error::other("the shim must be started before any thread"));
+    }
+    let pod_dir = PathBuf::from(pod_dir);
+    let sandbox: SandboxRecord = read_json(&pod_dir.join("sandbox.json"))?;
+    let layout = Layout {
+        run: pod_dir,
+        state: sandbox.state.clone(),
+    };
+    let cgroups = Cgroups::detect()?;
+    let listener = take_listener()?;
+    // Fails only for the leader of a process group, which is as good.
+    setsid().ok();
+    std::env::set_current_dir("/")?;
+    sys::become_subreaper(c"flotilla-shim")?;
+    let signals = watch_children()?;
+    warm_up(&cgroups, &sandbox.cgroup)?;
+    enter_mount_namespace(Path::new(&run_dir), &layout)?;
+    serve::Shim::new(layout, sandbox, cgroups, listener, signals).serve()
+}
+
+/// Takes the listening socket from standard input, which containers must not inherit.
+fn take_listener() -> io::Result<UnixListener> {
+    let listener = UnixListener::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
+    nix::unistd::dup2_stdin(sys::null_device()?)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn watch_children() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+/// Moves a throw-away process into the pod's cgroup: the first move waits some 10 ms for the kernel, later
+/// ones do not, and now nobody is waiting yet.
+fn warm_up(cgroups: &Cgroups, cgroup: &str) -> io::Result<()> {
+    if let ForkResult::Child = sys::fork()? {
+        let code = if cgroups.join(cgroup).is_ok() { 0 } else { 1 };
+        sys::exit_now(code);
+    }
+    Ok(())
+}
+
+/// Gives this pod's mounts a namespace of their own, without those of the other pods: each container's
+/// creation copies all mounts that it sees, and a copy would keep another pod's namespaces alive.
+fn enter_mount_namespace(run_dir: &Path, layout: &Layout) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )?;
+    // The runtime has mounted `run_dir` on itself, so the same files appear below.
+    umount2(run_dir, MntFlags::MNT_DETACH)?;
+    std::fs::create_dir_all(layout.shm())?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(
+        Some("shm"),
+        &layout.shm(),
+        Some("tmpfs"),
+        flags,
+        Some(SHM_OPTIONS),
+    )?;
+    Ok(())
 }

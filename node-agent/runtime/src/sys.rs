@@ -1,0 +1,188 @@
+//! System calls that no library wraps safely. All `unsafe` of the workspace is here.
+#![allow(unsafe_code)]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::unistd::ForkResult;
+use tokio::io::unix::AsyncFd;
+
+/// Forks the shim.
+///
+/// *Assumes* that this process has one thread, as [`thread_count`] can tell: then the child may allocate and
+/// lock like any other process.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the process has a single thread (checked at the start of `shim_main`), so no lock can be held
+    // by a thread that the child lacks.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends a forked child without running what its parent registered for its own end.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes a plain number and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// Threads of this process.
+pub(crate) fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Gives every signal its default action and unblocks all: an executed program starts as from a shell.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is always a valid disposition; numbers that cannot be changed yield an error.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask().ok();
+}
+
+/// Brings the loopback device of the current network namespace up.
+pub(crate) fn bring_loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    // SAFETY: all zeroes are a valid `ifreq`: a C struct of integers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one `ifreq`, which lives until the call returns.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// A descriptor of `file` through a mount of its own that is read-only and belongs to no namespace.
+///
+/// Whoever executes it cannot be written to through `/proc/<pid>/exe`, whatever its rights (CVE-2019-5736).
+pub(crate) fn open_sealed(file: &Path) -> io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let mount = open_tree(
+        rustix::fs::CWD,
+        file,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    // SAFETY: the empty path is a C string, `attributes` lives until the call returns, and its size is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(mount)
+    }
+}
+
+/// `struct pidfd_info` of Linux 6.13, as far as every later kernel fills it.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)` with the 64 bytes above.
+const PIDFD_GET_INFO: u64 = (3 << 30) | ((size_of::<PidfdInfo>() as u64) << 16) | (0xFF << 8) | 11;
+
+/// The wait status of a process that somebody else has reaped, where the kernel tells it (Linux 6.15).
+pub(crate) fn exit_status_of(pidfd: impl AsFd) -> Option<i32> {
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the request number carries the struct's size, and the struct lives until the call returns.
+    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
+    (result == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// Lets the process answer for its orphaned descendants, and names it in `ps`.
+pub(crate) fn become_subreaper(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes one integer.
+    let reaper = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    // SAFETY: PR_SET_NAME reads a C string, which `name` is.
+    let named = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+    if reaper < 0 || named < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Sends any signal, real-time ones included.
+pub(crate) fn send_signal(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: `kill` takes two plain numbers; the pid is that of one process, not of a group.
+    let result = unsafe { libc::kill(pid, signal) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Sends any signal to the process that a pidfd stands for.
+pub(crate) fn send_signal_to(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the signal information may be null, and the other arguments are numbers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            none,
+            0,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Waits until a descriptor can be read: for a pidfd, until its process has ended.
+pub(crate) async fn wait_readable(descriptor: Arc<OwnedFd>) -> io::Result<()> {
+    // SAFETY: the `Arc` keeps this one descriptor open, under the same number, until after its registration.
+    let registered = unsafe { AsyncFd::register(descriptor) }?;
+    registered.readable().await.map(drop)
+}
+
+/// Start time of a process in clock ticks since boot.
+pub(crate) fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; the fields behind it are plain.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Opens `/dev/null`.
+pub(crate) fn null_device() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}

@@ -1,0 +1,211 @@
+//! A node for tests: folders of its own, a cgroup of its own, an image of one static program.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use flotilla_runtime::{
+    Capabilities, ContainerSpec, ContainerState, Exit, Options, Pod, Resources, Runtime, SandboxSpec, User,
+    logs,
+};
+
+pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_flotilla-runtime-helper");
+
+/// Far above what anything here takes, so that only what hangs runs into it.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+static NODES: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) cgroup: String,
+    pub(crate) runtime: Runtime,
+}
+
+impl Node {
+    pub(crate) fn new() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = dir.path().join("layer");
+        for folder in ["bin", "etc", "tmp", "secret"] {
+            fs::create_dir_all(layer.join(folder)).unwrap();
+        }
+        fs::hard_link(HELPER, layer.join("bin/helper"))
+            .or_else(|_| fs::copy(HELPER, layer.join("bin/helper")).map(drop))
+            .unwrap();
+        fs::write(layer.join("bin/not-executable"), "").unwrap();
+        fs::write(layer.join("bin/not-a-program"), "nonsense").unwrap();
+        set_mode(&layer.join("bin/not-a-program"), 0o755);
+        set_mode(&layer.join("secret"), 0o700);
+        fs::write(
+            layer.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/sh\n",
+        )
+        .unwrap();
+        let cgroup = format!(
+            "/flotilla-test-{}-{}",
+            std::process::id(),
+            NODES.fetch_add(1, Ordering::Relaxed)
+        );
+        let runtime = open(dir.path(), &cgroup);
+        Node { dir, cgroup, runtime }
+    }
+
+    /// What a second agent on this node would have.
+    pub(crate) fn another_runtime(&self) -> Runtime {
+        open(self.dir.path(), &self.cgroup)
+    }
+
+    pub(crate) async fn pod(&self, uid: &str) -> Pod {
+        self.runtime.run_sandbox(self.sandbox(uid)).await.unwrap()
+    }
+
+    pub(crate) fn sandbox(&self, uid: &str) -> SandboxSpec {
+        SandboxSpec {
+            uid: uid.to_owned(),
+            namespace: "default".to_owned(),
+            name: uid.to_owned(),
+            hostname: format!("host-{uid}"),
+            log_dir: self.dir.path().join("logs").join(uid),
+            resources: Resources::default(),
+            host_network: false,
+        }
+    }
+
+    pub(crate) fn container(&self, pod: &Pod, name: &str, args: &[&str]) -> ContainerSpec {
+        ContainerSpec {
+            id: format!("{name}-0"),
+            name: name.to_owned(),
+            attempt: 0,
+            lower_dirs: vec![self.dir.path().join("layer")],
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: Vec::new(),
+            cwd: String::new(),
+            user: User::default(),
+            resources: Resources::default(),
+            log_path: logs::path(&pod.spec().log_dir, name, 0),
+            read_only_rootfs: false,
+            mounts: Vec::new(),
+            capabilities: Capabilities::default(),
+            no_new_privileges: false,
+            terminal: false,
+            stdin: false,
+        }
+    }
+
+    /// Starts a container and waits for its end; returns its exit and its log without times.
+    pub(crate) async fn run(&self, pod: &Pod, spec: ContainerSpec) -> (Exit, String) {
+        let (id, path) = (spec.id.clone(), spec.log_path.clone());
+        pod.start_container(spec).await.unwrap();
+        let exit = ended(pod, &id).await;
+        (exit, log(&path))
+    }
+
+    /// Cgroups, mounts and files of this node's pods that still exist.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let dir = self.dir.path();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let run_dir = dir.join("run");
+        let below = format!("{}/", run_dir.display());
+        let mut found: Vec<String> = mounts
+            .lines()
+            .filter(|line| line.contains(&below))
+            .map(str::to_owned)
+            .collect();
+        for folder in [run_dir, dir.join("state")] {
+            found.extend(
+                fs::read_dir(folder)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path().display().to_string()),
+            );
+        }
+        for hierarchy in self.cgroup_folders() {
+            let entries = fs::read_dir(hierarchy).into_iter().flatten().flatten();
+            let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+            found.extend(folders.map(|entry| entry.path().display().to_string()));
+        }
+        let marker = dir.display().to_string();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            if command.contains(&marker) {
+                found.push(command);
+            }
+        }
+        found
+    }
+
+    fn cgroup_folders(&self) -> Vec<PathBuf> {
+        let name = self.cgroup.trim_start_matches('/');
+        let roots = fs::read_dir("/sys/fs/cgroup")
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path().join(name));
+        roots
+            .chain([Path::new("/sys/fs/cgroup").join(name)])
+            .filter(|folder| folder.exists())
+            .collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.runtime.close().ok();
+        for folder in self.cgroup_folders() {
+            fs::remove_dir(folder).ok();
+        }
+    }
+}
+
+fn open(dir: &Path, cgroup: &str) -> Runtime {
+    Runtime::new(Options {
+        state_dir: dir.join("state"),
+        run_dir: dir.join("run"),
+        cgroup_parent: cgroup.to_owned(),
+        executable: PathBuf::from(HELPER),
+    })
+    .unwrap()
+}
+
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+pub(crate) fn find(pod: &Pod, id: &str) -> Option<ContainerState> {
+    pod.containers().into_iter().find(|state| state.id == id)
+}
+
+/// Waits until the container has ended.
+pub(crate) async fn ended(pod: &Pod, id: &str) -> Exit {
+    let mut exits = pod.exits();
+    let wait = async {
+        loop {
+            if let Some(exit) = find(pod, id).and_then(|state| state.finished) {
+                return exit;
+            }
+            exits.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(LIMIT, wait)
+        .await
+        .expect("the container should have ended")
+}
+
+/// Waits until something that has no notification has become true.
+pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_true() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+/// A container's log without its times.
+pub(crate) fn log(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| line.split_once(' ').unwrap().1.to_owned() + "\n")
+        .collect()
+}
