@@ -71,6 +71,7 @@ type Differs<T> = Box<dyn Fn(&T, &T) -> bool + Send + Sync>;
 
 struct StatusAccess<T> {
     clear: Clear<T>,
+    cleared_on_create: bool,
     copy: Change<T>,
 }
 
@@ -104,6 +105,7 @@ pub(crate) struct Builder<T: 'static> {
     short_names: &'static [&'static str],
     categories: &'static [&'static str],
     namespaced: bool,
+    verbs: &'static [&'static str],
     subresources: &'static [SubresourceInfo],
     columns: &'static [Column],
     singular: &'static str,
@@ -143,6 +145,7 @@ impl<T: KindType> Builder<T> {
             short_names: &[],
             categories: &[],
             namespaced: true,
+            verbs: VERBS,
             subresources: &[],
             columns: &[Column::NAME, Column::AGE],
             singular,
@@ -181,6 +184,11 @@ impl<T: KindType> Builder<T> {
 
     pub(crate) fn categories(self, categories: &'static [&'static str]) -> Self {
         Self { categories, ..self }
+    }
+
+    /// What can be done with it, where that is less than everything.
+    pub(crate) fn verbs(self, verbs: &'static [&'static str]) -> Self {
+        Self { verbs, ..self }
     }
 
     pub(crate) fn subresources(self, subresources: &'static [SubresourceInfo]) -> Self {
@@ -233,8 +241,17 @@ impl<T: KindType> Builder<T> {
     ) -> Self {
         self.behaviour.status = Some(StatusAccess {
             clear: Box::new(move |object| *get_mut(object) = S::default()),
+            cleared_on_create: true,
             copy: Box::new(move |to, from| *get_mut(to) = get(from).clone()),
         });
+        self
+    }
+
+    /// Lets new objects come with a status, as nodes do.
+    pub(crate) fn keep_status_on_create(mut self) -> Self {
+        if let Some(status) = &mut self.behaviour.status {
+            status.cleared_on_create = false;
+        }
         self
     }
 
@@ -293,7 +310,7 @@ impl<T: KindType> Builder<T> {
             short_names: self.short_names,
             categories: self.categories,
             namespaced: self.namespaced,
-            verbs: VERBS,
+            verbs: self.verbs,
             subresources: self.subresources,
             columns: self.columns,
             operations: Box::new(self.behaviour),
@@ -369,7 +386,7 @@ impl<T: KindType> Operations for Behaviour<T> {
         metadata::prepare_create(object.meta_mut());
         object.meta_mut().generation = self.spec_differs.as_ref().map(|_| 1);
         let object = typed_mut(object);
-        if let Some(status) = &self.status {
+        if let Some(status) = self.status.as_ref().filter(|status| status.cleared_on_create) {
             (status.clear)(object);
         }
         (self.create)(object);

@@ -16,6 +16,7 @@ mod replication_controller;
 mod secret;
 mod service;
 mod service_account;
+mod workload;
 
 use crate::kind::{Kind, SubresourceInfo};
 

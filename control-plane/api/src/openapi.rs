@@ -28,8 +28,8 @@ pub fn group_path(group: &str, version: &str) -> String {
     }
 }
 
-/// What `info.version` says.
-const VERSION: &str = "v1.35.0+flotilla";
+/// The version of Kubernetes' API that clients may count on, and of whose making.
+pub const VERSION: &str = "v1.35.0+flotilla";
 
 #[cfg(test)]
 mod tests;

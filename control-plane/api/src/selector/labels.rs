@@ -63,6 +63,7 @@ impl LabelSelector {
                 }
             });
         }
+        selector.requirements.sort_by(|a, b| a.key().cmp(b.key()));
         Ok(selector)
     }
 
