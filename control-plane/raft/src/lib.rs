@@ -1,5 +1,34 @@
-//! Replicates the store: openraft on sled.
+//! Replicates the store over the servers of a cluster: openraft for consensus, sled for its log.
+//!
+//! A [`Replica`] is one member. Any member takes writes (it forwards them to the leader) and linearizable
+//! reads (it asks the leader how far it has to be), and lets callers follow changes from its own copy.
+//!
+//! *Guarantees*: a committed transaction survives a power cut of every machine at once; all replicas show the
+//! same objects at the same revision. Never acknowledges what is not on the disks of a majority, and never
+//! starts with a log that has a hole.
+//!
+//! Only `consensus` and the modules under `storage` and `network` know openraft's traits; another release of
+//! it changes those.
 
-mod api;
+mod consensus;
+mod leadership;
+mod members;
+mod network;
+mod options;
+mod proposer;
+mod reader;
+mod replica;
+mod service;
+mod shared;
+mod storage;
+mod watch;
 
-pub use api::*;
+pub use leadership::Leadership;
+pub use members::{BootstrapError, JoinError, Member};
+pub use options::{Limits, Options, PeerConnector, Timing};
+pub use proposer::ProposeError;
+pub use reader::ReadError;
+pub use replica::Replica;
+pub use service::PeerService;
+pub use storage::OpenError;
+pub use watch::{Batch, Watch, WatchError};

@@ -76,6 +76,8 @@ pub struct HistoryPage {
     pub events: Vec<Arc<Event>>,
     /// Where the next page starts: everything up to here has been seen.
     pub revision: Revision,
+    /// There are more events after this page.
+    pub more: bool,
 }
 
 /// The bounded history of all resources.
@@ -133,6 +135,7 @@ impl History {
             || HistoryPage {
                 events: Vec::new(),
                 revision: now.max(after),
+                more: false,
             },
             |ring| ring.page(namespace, after, now, events_max),
         ))
@@ -169,11 +172,16 @@ impl Ring {
             .filter(|event| namespace.is_none_or(|wanted| *event.object.key.namespace == *wanted))
             .cloned()
             .collect();
-        let revision = if end == self.events.len() {
-            now.max(after)
-        } else {
+        let more = end < self.events.len();
+        let revision = if more {
             self.events[end - 1].revision
+        } else {
+            now.max(after)
         };
-        HistoryPage { events, revision }
+        HistoryPage {
+            events,
+            revision,
+            more,
+        }
     }
 }

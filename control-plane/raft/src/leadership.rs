@@ -1,0 +1,85 @@
+//! Who leads, as far as this replica knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use tokio::sync::watch;
+
+use crate::consensus::{Raft, ServerMetrics};
+use crate::members::{self, Member};
+use crate::shared::{AppliedTo, Shared};
+
+/// Who leads, as far as this replica knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Raft's term.
+    pub term: u64,
+    /// The leader of the term, once known.
+    pub leader: Option<Member>,
+    /// This replica leads: it has applied an entry of its own term, so its state has everything that earlier
+    /// leaders acknowledged, and a majority has answered it lately.
+    pub is_self: bool,
+}
+
+/// How often a leader checks whether a majority still answers. openraft 0.9 never steps down by itself.
+const QUORUM_CHECK: Duration = Duration::from_millis(500);
+
+/// Derives the leadership from what openraft and the state machine say.
+fn derive(id: u64, metrics: &ServerMetrics, applied: AppliedTo, quorum_answers: bool) -> Leadership {
+    let term = metrics.vote.leader_id().term;
+    let leader = metrics
+        .current_leader
+        .and_then(|leader| members::find(metrics.membership_config.membership(), leader));
+    let leads = metrics.state == ServerState::Leader && metrics.current_leader == Some(id);
+    Leadership {
+        term,
+        leader,
+        is_self: leads && applied.term == term && quorum_answers,
+    }
+}
+
+/// Keeps the channel up to date until the replica stops.
+pub(crate) async fn observe(
+    id: u64,
+    raft: Raft,
+    shared: Arc<Shared>,
+    silence_max: Duration,
+    leadership: watch::Sender<Leadership>,
+) {
+    let mut metrics = raft.server_metrics();
+    let mut applied = shared.applied();
+    loop {
+        let current = {
+            let metrics = metrics.borrow_and_update();
+            let applied = *applied.borrow_and_update();
+            derive(id, &metrics, applied, quorum_answers(&raft, silence_max))
+        };
+        let leads = current.leader.as_ref().is_some_and(|leader| leader.id == id);
+        // A new term's first entry is what turns a winner into a leader; later entries change nothing.
+        let settled = !leads || applied.borrow().term == current.term;
+        leadership.send_if_modified(|known| {
+            let changed = *known != current;
+            *known = current;
+            changed
+        });
+        tokio::select! {
+            // Each arm only wakes the loop, which looks at everything again.
+            () = shared.closed.cancelled() => break,
+            changed = metrics.changed() => if changed.is_err() { break },
+            changed = applied.changed(), if !settled => if changed.is_err() { break },
+            () = tokio::time::sleep(QUORUM_CHECK), if leads => {}
+        }
+    }
+    leadership.send_modify(|known| known.is_self = false);
+}
+
+fn quorum_answers(raft: &Raft, silence_max: Duration) -> bool {
+    let silence = raft.data_metrics().borrow().millis_since_quorum_ack;
+    silence.is_none_or(|silence| u128::from(silence) <= silence_max.as_millis())
+}
+
+/// Whether openraft holds this replica for the leader; enough to try a proposal.
+pub(crate) fn may_lead(raft: &Raft) -> bool {
+    raft.server_metrics().borrow().state == ServerState::Leader
+}

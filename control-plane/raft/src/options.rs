@@ -1,0 +1,81 @@
+//! What a replica is told at its start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_store::HistoryLimits;
+use tonic::transport::Channel;
+
+/// Makes a lazy channel to `host:port`. TLS is the caller's.
+pub type PeerConnector = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
+
+/// What a replica is told at its start.
+#[derive(Clone)]
+pub struct Options {
+    /// Identity of the member, never zero and never used twice. Its address may change, this never.
+    pub id: u64,
+    /// The server's node name.
+    pub name: String,
+    /// `host:port` that other servers dial.
+    pub address: String,
+    /// Folder of this replica alone; made when absent.
+    pub data_dir: PathBuf,
+    /// How to reach other servers.
+    pub connector: PeerConnector,
+    /// How fast a lost leader is noticed.
+    pub timing: Timing,
+    /// How much is kept.
+    pub limits: Limits,
+}
+
+/// How fast a lost leader is noticed.
+///
+/// A follower waits `election_max` (the leader's lease) and then between `election_min` and `election_max`
+/// before it stands for election: with the defaults a dead leader is replaced after 0.75 to 1.2 seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Time between a leader's heartbeats; also the limit of one append to a follower.
+    pub heartbeat: Duration,
+    /// Shortest time after the lease.
+    pub election_min: Duration,
+    /// The lease, and longest time after it.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(250),
+            election_max: Duration::from_millis(500),
+        }
+    }
+}
+
+/// How much is kept in memory and on disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Watch history per resource.
+    pub history: HistoryLimits,
+    /// A snapshot is taken after this many log entries,
+    pub snapshot_entries: u64,
+    /// or after this many bytes of them, whichever comes first. Bounds the time of a restart.
+    pub snapshot_bytes: u64,
+    /// Log entries kept behind a snapshot, so that a follower that was away shortly needs no snapshot.
+    pub kept_entries: u64,
+    /// Memory for sled's pages.
+    pub cache_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            history: HistoryLimits::default(),
+            snapshot_entries: 10_000,
+            snapshot_bytes: 16 << 20,
+            kept_entries: 1_000,
+            cache_bytes: 2 << 20,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Proposals: gathered into few log entries on the leader, forwarded to it from elsewhere.
+//!
+//! *Guarantees*: a proposal is tried again only when it surely has not entered any log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_proto::peer::{ProposeRequest, propose_response};
+use flotilla_store::{Outcome, Transaction};
+use futures::stream::{FuturesUnordered, StreamExt};
+use openraft::error::{ClientWriteError, Fatal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::{self, Outcomes, PeerNode, Proposals, Raft};
+use crate::leadership::{Leadership, may_lead};
+use crate::members::Member;
+use crate::network::{Peers, never_sent};
+
+/// Proposals waiting for their turn; beyond it proposers wait.
+const QUEUE_MAX: usize = 4096;
+/// Proposals of one log entry, and their bytes: an append must fit well into a heartbeat interval.
+const ENTRY_PROPOSALS_MAX: usize = 512;
+const ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Log entries on their way: one is being written while the other is being replicated.
+const IN_FLIGHT_MAX: usize = 3;
+/// How long a proposal may take in all.
+const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before another try when nothing says that the leader has changed.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a proposal has no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It surely has not happened and will not.
+    #[error("the proposal could not be made: {0}")]
+    Unavailable(String),
+    /// It may have happened, or may happen yet.
+    #[error("it is not known whether the proposal was carried out: {0}")]
+    Unknown(String),
+}
+
+/// What a try with one server gave, other than an outcome.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    /// That server does not lead. Nothing happened.
+    NotLeader,
+    /// Nothing happened, and trying again may help.
+    Unavailable(String),
+    /// It may have happened.
+    Unknown(String),
+}
+
+struct Proposal {
+    transaction: Bytes,
+    answer: oneshot::Sender<Result<Outcome, Refusal>>,
+    /// Whoever sets it first decides: the proposer that gives up, or the gatherer that puts it into an entry.
+    claimed: Arc<AtomicBool>,
+}
+
+/// Proposes through this replica's openraft. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Proposal>,
+    raft: Raft,
+    peers: Peers,
+    leadership: watch::Receiver<Leadership>,
+    id: u64,
+}
+
+impl Proposer {
+    /// The proposer, and the task that gathers its proposals.
+    pub(crate) fn new(
+        id: u64,
+        raft: Raft,
+        peers: Peers,
+        leadership: watch::Receiver<Leadership>,
+        closed: CancellationToken,
+    ) -> (Proposer, impl Future<Output = ()> + Send + 'static) {
+        let (queue, proposals) = mpsc::channel(QUEUE_MAX);
+        let gather = gather(raft.clone(), proposals, closed);
+        (
+            Proposer {
+                queue,
+                raft,
+                peers,
+                leadership,
+                id,
+            },
+            gather,
+        )
+    }
+
+    /// Proposes wherever the leader is, and waits for the outcome.
+    pub(crate) async fn propose(&self, transaction: &Transaction) -> Result<Outcome, ProposeError> {
+        let deadline = Instant::now() + PROPOSE_LIMIT;
+        let transaction = consensus::encode(transaction);
+        let mut leadership = self.leadership.clone();
+        loop {
+            let leader = leadership.borrow_and_update().leader.clone();
+            let refusal = match leader {
+                Some(leader) if leader.id != self.id => self.forward(&leader, &transaction, deadline).await,
+                _ if may_lead(&self.raft) => self.propose_here(transaction.clone(), deadline).await,
+                _ => Err(Refusal::Unavailable("no leader is known".to_owned())),
+            };
+            let reason = match refusal {
+                Ok(outcome) => return Ok(outcome),
+                Err(Refusal::Unknown(reason)) => return Err(ProposeError::Unknown(reason)),
+                Err(Refusal::Unavailable(reason)) => reason,
+                Err(Refusal::NotLeader) => "the leader has changed".to_owned(),
+            };
+            if self.queue.is_closed() || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(ProposeError::Unavailable(reason));
+            }
+            tokio::select! {
+                // Both arms only end the pause.
+                _ = leadership.changed() => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Proposes on this replica, which should lead.
+    pub(crate) async fn propose_here(
+        &self,
+        transaction: Bytes,
+        deadline: Instant,
+    ) -> Result<Outcome, Refusal> {
+        if !may_lead(&self.raft) {
+            return Err(Refusal::NotLeader);
+        }
+        let (answer, mut answered) = oneshot::channel();
+        let claimed = Arc::new(AtomicBool::new(false));
+        let proposal = Proposal {
+            transaction,
+            answer,
+            claimed: Arc::clone(&claimed),
+        };
+        let stopping = || Refusal::Unavailable("the replica is shutting down".to_owned());
+        match tokio::time::timeout_at(deadline, self.queue.send(proposal)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(stopping()),
+            Err(_) => return Err(Refusal::Unavailable("too many proposals are waiting".to_owned())),
+        }
+        match tokio::time::timeout_at(deadline, &mut answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) if !claimed.swap(true, Ordering::AcqRel) => Err(stopping()),
+            Ok(Err(_)) => Err(Refusal::Unknown("the replica was shut down meanwhile".to_owned())),
+            Err(_) if !claimed.swap(true, Ordering::AcqRel) => {
+                Err(Refusal::Unavailable("it did not get its turn in time".to_owned()))
+            }
+            Err(_) => Err(Refusal::Unknown(
+                "no majority has confirmed it in time".to_owned(),
+            )),
+        }
+    }
+
+    async fn forward(
+        &self,
+        leader: &Member,
+        transaction: &Bytes,
+        deadline: Instant,
+    ) -> Result<Outcome, Refusal> {
+        let mut client = self.peers.client(&leader.address);
+        let request = ProposeRequest {
+            transaction: transaction.clone(),
+        };
+        let call = tokio::time::timeout_at(deadline, client.propose(request));
+        let answer = match call.await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) if never_sent(&status) => {
+                return Err(Refusal::Unavailable(format!(
+                    "the leader {} cannot be reached",
+                    leader.name
+                )));
+            }
+            Ok(Err(status)) => {
+                let reason = format!("the connection to the leader {} broke: {status}", leader.name);
+                return Err(Refusal::Unknown(reason));
+            }
+            Err(_) => {
+                return Err(Refusal::Unknown(format!(
+                    "the leader {} has not answered",
+                    leader.name
+                )));
+            }
+        };
+        match answer.outcome {
+            Some(propose_response::Outcome::Applied(outcome)) => {
+                consensus::decode(&outcome).map_err(|error| Refusal::Unknown(error.to_string()))
+            }
+            Some(propose_response::Outcome::NotLeader(_)) => Err(Refusal::NotLeader),
+            Some(propose_response::Outcome::Unavailable(reason)) => Err(Refusal::Unavailable(reason)),
+            None => Err(Refusal::Unknown("the leader's answer is empty".to_owned())),
+        }
+    }
+}
+
+/// Puts what is waiting into log entries, a few at a time: while those are on their way, the next fills up.
+async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: CancellationToken) {
+    let mut in_flight = FuturesUnordered::new();
+    let mut waiting = VecDeque::new();
+    let mut received = Vec::new();
+    loop {
+        while in_flight.len() < IN_FLIGHT_MAX
+            && let Some((proposals, answers)) = next_entry(&mut waiting)
+        {
+            in_flight.push(write_entry(raft.clone(), proposals, answers));
+        }
+        let room = ENTRY_PROPOSALS_MAX.saturating_sub(waiting.len());
+        tokio::select! {
+            // Proposals that are dropped here were never claimed: their proposers know that nothing happened.
+            () = closed.cancelled() => return,
+            // Cancel safe: nothing is received without being returned.
+            count = queue.recv_many(&mut received, room), if room > 0 => {
+                if count == 0 {
+                    return;
+                }
+                waiting.extend(received.drain(..));
+            }
+            // An unfinished entry stays in the set.
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+        }
+    }
+}
+
+type Answers = Vec<oneshot::Sender<Result<Outcome, Refusal>>>;
+
+/// Takes the first proposals that make a log entry and that are still wanted.
+fn next_entry(waiting: &mut VecDeque<Proposal>) -> Option<(Proposals, Answers)> {
+    let mut entry = Proposals::default();
+    let mut answers = Answers::new();
+    let mut bytes = 0;
+    while answers.len() < ENTRY_PROPOSALS_MAX && bytes < ENTRY_BYTES_MAX {
+        let Some(proposal) = waiting.pop_front() else {
+            break;
+        };
+        if proposal.claimed.swap(true, Ordering::AcqRel) {
+            continue;
+        }
+        bytes += proposal.transaction.len();
+        entry.transactions.push(proposal.transaction);
+        answers.push(proposal.answer);
+    }
+    (!answers.is_empty()).then_some((entry, answers))
+}
+
+/// Proposes one entry and tells every proposer what became of it.
+async fn write_entry(raft: Raft, entry: Proposals, answers: Answers) {
+    let appended = entry.appended.clone();
+    let result = match raft.client_write_ff(entry).await {
+        Ok(answer) => match answer.await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(error)) => Err(client_write_reason(&error)),
+            Err(_) => Err(None),
+        },
+        Err(fatal) => Err(Some(fatal_reason(&fatal))),
+    };
+    match result {
+        Ok(Outcomes(outcomes)) => {
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                // Nobody waits for it any more: the proposer has given up.
+                let _ = answer.send(Ok(outcome));
+            }
+        }
+        Err(reason) => {
+            let refusal = match (appended.get(), reason) {
+                // It is in a log, from which a new leader may yet commit it.
+                (true, _) => Refusal::Unknown("this replica stopped leading meanwhile".to_owned()),
+                (false, Some(reason)) => Refusal::Unavailable(reason),
+                (false, None) => Refusal::NotLeader,
+            };
+            for answer in answers {
+                let _ = answer.send(Err(refusal.clone()));
+            }
+        }
+    }
+}
+
+fn client_write_reason(error: &ClientWriteError<u64, PeerNode>) -> Option<String> {
+    match error {
+        ClientWriteError::ForwardToLeader(_) => None,
+        ClientWriteError::ChangeMembershipError(error) => Some(error.to_string()),
+    }
+}
+
+fn fatal_reason(fatal: &Fatal<u64>) -> String {
+    match fatal {
+        Fatal::Stopped => "the replica is shutting down".to_owned(),
+        fatal => fatal.to_string(),
+    }
+}

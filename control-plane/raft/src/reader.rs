@@ -1,0 +1,159 @@
+//! Linearizable reads: the leader confirms with a majority how far a reader has to be, then the reader waits
+//! until its own copy is there.
+//!
+//! One round serves everyone who was waiting when it began. Whoever comes later waits for the next round: the
+//! one under way may have been confirmed before a write that the newcomer knows of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::peer::{ReadIndexRequest, read_index_response};
+use flotilla_store::Snapshot;
+use openraft::error::{CheckIsLeaderError, RaftError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::consensus::Raft;
+use crate::leadership::{Leadership, may_lead};
+use crate::members::Member;
+use crate::network::Peers;
+use crate::shared::Shared;
+
+/// How long a read may take in all.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+/// How long one round may take before another leader is looked for.
+const ROUND_LIMIT: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Readers waiting for a round; beyond it they wait to wait.
+const QUEUE_MAX: usize = 1024;
+
+/// Why there is no linearizable snapshot now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No leader has confirmed the read in time.
+    #[error("no leader has confirmed the read: {0}")]
+    Unavailable(String),
+}
+
+/// The index after the last entry that a reader must have applied, or why it is not known.
+type ReadIndex = Result<u64, String>;
+
+/// Answers reads. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    queue: mpsc::Sender<oneshot::Sender<ReadIndex>>,
+    shared: Arc<Shared>,
+}
+
+/// What a round needs.
+pub(crate) struct Rounds {
+    pub(crate) id: u64,
+    pub(crate) raft: Raft,
+    pub(crate) peers: Peers,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) closed: CancellationToken,
+}
+
+impl Reader {
+    /// The reader, and the task that makes its rounds.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        rounds: Rounds,
+    ) -> (Reader, impl Future<Output = ()> + Send + 'static) {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        (Reader { queue, shared }, rounds.run(waiting))
+    }
+
+    /// A snapshot with everything that was acknowledged anywhere before this call.
+    pub(crate) async fn read(&self) -> Result<Snapshot, ReadError> {
+        let deadline = Instant::now() + READ_LIMIT;
+        loop {
+            let reason = match self.read_once(deadline).await {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(reason) => reason,
+            };
+            if self.shared.closed.is_cancelled() || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(ReadError::Unavailable(reason));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn read_once(&self, deadline: Instant) -> Result<Snapshot, String> {
+        let next_index = tokio::time::timeout_at(deadline, self.read_index())
+            .await
+            .map_err(|_| "no round has ended in time".to_owned())??;
+        let mut applied = self.shared.applied();
+        let caught_up = applied.wait_for(|applied| applied.next_index >= next_index);
+        tokio::time::timeout_at(deadline, caught_up)
+            .await
+            .map_err(|_| "this replica lags behind the leader".to_owned())?
+            .map_err(|_| "the replica is shutting down".to_owned())?;
+        Ok(self.shared.snapshot())
+    }
+
+    /// Waits for a round that begins after this call.
+    pub(crate) async fn read_index(&self) -> ReadIndex {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || "the replica is shutting down".to_owned();
+        self.queue.send(answer).await.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+impl Rounds {
+    async fn run(self, mut queue: mpsc::Receiver<oneshot::Sender<ReadIndex>>) {
+        let mut waiting = Vec::new();
+        loop {
+            tokio::select! {
+                // Readers that are dropped here are told that the replica stops.
+                () = self.closed.cancelled() => return,
+                count = queue.recv_many(&mut waiting, QUEUE_MAX) => if count == 0 { return },
+            }
+            let round = tokio::time::timeout(ROUND_LIMIT, self.round());
+            let index = round
+                .await
+                .unwrap_or_else(|_| Err("the leader has not answered in time".to_owned()));
+            for answer in waiting.drain(..) {
+                // Nobody waits for it any more: the reader has given up.
+                let _ = answer.send(index.clone());
+            }
+        }
+    }
+
+    async fn round(&self) -> ReadIndex {
+        if may_lead(&self.raft) {
+            return confirm_here(&self.raft).await;
+        }
+        let leader = self.leadership.borrow().leader.clone();
+        match leader {
+            Some(leader) if leader.id != self.id => self.ask(&leader).await,
+            _ => Err("no leader is known".to_owned()),
+        }
+    }
+
+    async fn ask(&self, leader: &Member) -> ReadIndex {
+        let mut client = self.peers.client(&leader.address);
+        let answer = client
+            .read_index(ReadIndexRequest {})
+            .await
+            .map_err(|status| format!("the leader {} cannot be asked: {status}", leader.name))?;
+        match answer.into_inner().outcome {
+            Some(read_index_response::Outcome::Index(index)) => Ok(index),
+            Some(read_index_response::Outcome::Unavailable(reason)) => Err(reason),
+            Some(read_index_response::Outcome::NotLeader(_)) => Err("the leader has changed".to_owned()),
+            None => Err("the leader's answer is empty".to_owned()),
+        }
+    }
+}
+
+async fn confirm_here(raft: &Raft) -> ReadIndex {
+    match raft.get_read_log_id().await {
+        Ok((read, _applied)) => Ok(read.map_or(0, |log_id| log_id.index + 1)),
+        Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_))) => {
+            Err("the leader has changed".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,247 @@
+//! One member of the cluster: opens its data, starts its tasks, answers its callers.
+
+mod join;
+mod open;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::peer::TakeOverRequest;
+use flotilla_proto::peer::peer_server::PeerServer;
+use flotilla_store::{Outcome, ResourceName, Revision, Snapshot, Transaction};
+use openraft::error::{InitializeError, RaftError};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::consensus::{PeerNode, Raft};
+use crate::leadership::{Leadership, may_lead};
+use crate::members::{self, BootstrapError, JoinError, Member, Members};
+use crate::network::{MESSAGE_BYTES_MAX, Peers};
+use crate::options::Options;
+use crate::proposer::{ProposeError, Proposer};
+use crate::reader::{ReadError, Reader};
+use crate::service::PeerService;
+use crate::shared::Shared;
+use crate::storage::{LogStore, OpenError, SnapshotFolder};
+use crate::watch::{Watch, WatchError};
+
+/// How long a new cluster may take to have its leader.
+const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a stopping leader waits for the answer of its successor.
+const HAND_OVER_LIMIT: Duration = Duration::from_millis(300);
+/// How much longer than the lease a successor waits: clocks and messages are not exact.
+const LEASE_MARGIN: Duration = Duration::from_millis(30);
+
+/// One replica of the store. Clones are handles of the same one.
+///
+/// Call [`Replica::shutdown`] before the last handle goes; without it the replica stops as if it had crashed,
+/// which loses nothing that was acknowledged.
+#[derive(Clone)]
+pub struct Replica {
+    core: Arc<Core>,
+}
+
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) raft: Raft,
+    pub(crate) proposer: Proposer,
+    pub(crate) reader: Reader,
+    pub(crate) members: Arc<Members>,
+    pub(crate) peers: Peers,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) snapshots: Arc<SnapshotFolder>,
+    /// Whether a cluster knows this replica; see [`PeerService`].
+    pub(crate) admitted: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    log: LogStore,
+}
+
+impl Replica {
+    /// Opens the replica in its folder and recovers what is there.
+    ///
+    /// A new replica does nothing until [`Replica::bootstrap`] or [`Replica::join`]; one that was a member
+    /// before takes part again at once.
+    pub async fn open(options: Options) -> Result<Replica, OpenError> {
+        Ok(Replica {
+            core: Arc::new(open::open(options).await?),
+        })
+    }
+
+    /// Whether it is a member of a cluster.
+    pub fn is_initialized(&self) -> bool {
+        self.core.is_initialized()
+    }
+
+    /// Starts a new cluster with this replica as its only member, and waits until it leads.
+    pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
+        let core = &self.core;
+        let node = PeerNode {
+            name: core.options.name.clone(),
+            address: core.options.address.clone(),
+        };
+        let members = std::collections::BTreeMap::from([(core.options.id, node)]);
+        core.raft.initialize(members).await.map_err(|error| match error {
+            RaftError::APIError(InitializeError::NotAllowed(_)) => BootstrapError::AlreadyInitialized,
+            error => BootstrapError::Failed(error.to_string()),
+        })?;
+        core.admitted.send_replace(true);
+        let mut leadership = self.leadership();
+        let leads = leadership.wait_for(|leadership| leadership.is_self);
+        match tokio::time::timeout(BOOTSTRAP_LIMIT, leads).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(BootstrapError::Failed(
+                "it did not become its own leader in time".to_owned(),
+            )),
+        }
+    }
+
+    /// Becomes a member of the cluster that `servers` (`host:port`) belong to, and returns once it votes.
+    ///
+    /// A member that comes back calls it as well, to announce its present address.
+    pub async fn join(&self, servers: &[String]) -> Result<(), JoinError> {
+        join::join(&self.core, servers).await
+    }
+
+    /// The service that other servers call. Serve it before [`Replica::join`].
+    pub fn peer_service(&self) -> PeerServer<PeerService> {
+        PeerServer::new(PeerService::new(Arc::clone(&self.core)))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The local state, which may be stale.
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.shared.snapshot()
+    }
+
+    /// A snapshot with everything that any replica acknowledged before this call.
+    pub async fn read(&self) -> Result<Snapshot, ReadError> {
+        self.core.reader.read().await
+    }
+
+    /// Proposes a transaction through the leader, and waits until it is applied there.
+    ///
+    /// Tries again, within a limit of seconds, only while it is sure that nothing has happened.
+    pub async fn propose(&self, transaction: Transaction) -> Result<Outcome, ProposeError> {
+        self.core.proposer.propose(&transaction).await
+    }
+
+    /// Follows the changes of a resource (in one namespace) after a revision, from the local state.
+    ///
+    /// `after` may lie ahead of the local state; the watch then waits for it.
+    pub fn watch(
+        &self,
+        resource: ResourceName,
+        namespace: Option<String>,
+        after: Revision,
+    ) -> Result<Watch, WatchError> {
+        Watch::start(Arc::clone(&self.core.shared), resource, namespace, after)
+    }
+
+    /// Who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.core.leadership.clone()
+    }
+
+    /// The servers of the cluster, as far as this replica knows.
+    pub fn members(&self) -> Vec<Member> {
+        members::list(&self.core.members.membership())
+    }
+
+    /// Stops the replica. A leader asks the follower that is furthest on to take over.
+    ///
+    /// openraft 0.9 cannot transfer leadership: followers refuse to vote until the old leader's lease has
+    /// run out, so the cluster is without a leader for `Timing::election_max`.
+    pub async fn shutdown(&self) {
+        let core = &self.core;
+        if !core.shared.closed.is_cancelled() && may_lead(&core.raft) {
+            core.hand_over().await;
+        }
+        core.stop().await;
+    }
+}
+
+impl Core {
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.raft
+            .server_metrics()
+            .borrow()
+            .membership_config
+            .nodes()
+            .next()
+            .is_some()
+    }
+
+    /// Stops leading and names a successor.
+    async fn hand_over(&self) {
+        self.raft.runtime_config().heartbeat(false);
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = metrics.membership_config.membership();
+        let matched = metrics.replication.unwrap_or_default();
+        let best = membership
+            .voter_ids()
+            .filter(|id| *id != self.options.id)
+            .max_by_key(|id| matched.get(id).copied().flatten());
+        let Some(successor) = best.and_then(|id| members::find(membership, id)) else {
+            return;
+        };
+        let mut client = self.peers.client(&successor.address);
+        let call = client.take_over(TakeOverRequest {
+            term: metrics.current_term,
+        });
+        if !matches!(tokio::time::timeout(HAND_OVER_LIMIT, call).await, Ok(Ok(_))) {
+            tracing::info!(
+                successor = successor.name,
+                "the successor has not answered; an election follows"
+            );
+        }
+    }
+
+    /// Stands for election when the term that ends has no leader any more and its lease has run out.
+    pub(crate) async fn take_over(&self, term: u64) {
+        let lease = self.options.timing.election_max + LEASE_MARGIN;
+        tokio::select! {
+            // A replica that stops takes nothing over.
+            () = self.shared.closed.cancelled() => return,
+            () = tokio::time::sleep(lease) => {}
+        }
+        let unchanged = self.leadership.borrow().term == term;
+        if unchanged && self.raft.trigger().elect().await.is_err() {
+            tracing::debug!("the replica stopped before it could take over");
+        }
+    }
+
+    async fn stop(&self) {
+        self.shared.closed.cancel();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "the consensus task had ended badly");
+        }
+        let log = self.log.clone();
+        let closed = tokio::task::spawn_blocking(move || log.close()).await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the log could not be closed in order");
+        }
+        self.tracker.close();
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.shared.closed.is_cancelled() {
+            return;
+        }
+        self.shared.closed.cancel();
+        // openraft's tasks keep each other alive, so somebody has to tell them.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (raft, log) = (self.raft.clone(), self.log.clone());
+            let stop = async move {
+                if let Err(error) = raft.shutdown().await {
+                    tracing::warn!(%error, "the consensus task had ended badly");
+                }
+                log.close();
+            };
+            self.tracker.spawn_on(stop, &runtime);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Recovers a replica from its folder and starts its tasks.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flotilla_store::{Snapshot, State};
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Core;
+use crate::consensus::{Raft, SnapshotMeta};
+use crate::leadership::{self, Leadership};
+use crate::members::Members;
+use crate::network::Peers;
+use crate::options::{Limits, Options};
+use crate::proposer::Proposer;
+use crate::reader::{Reader, Rounds};
+use crate::shared::Shared;
+use crate::storage::{self, LogStore, Machine, OpenError, SnapshotFolder};
+
+/// What the folder held.
+struct Recovered {
+    log: LogStore,
+    snapshots: SnapshotFolder,
+    newest: Option<(SnapshotMeta, Snapshot, u64)>,
+}
+
+/// Opens a replica and starts its tasks.
+pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
+    let (folder, id, cache_bytes) = (options.data_dir.clone(), options.id, options.limits.cache_bytes);
+    let recovered = tokio::task::spawn_blocking(move || recover(&folder, id, cache_bytes))
+        .await
+        .map_err(|error| OpenError::Consensus(error.to_string()))??;
+    let closed = CancellationToken::new();
+    let tracker = TaskTracker::new();
+    let peers = Peers::new(Arc::clone(&options.connector), tracker.clone());
+
+    let (meta, content) = match recovered.newest {
+        Some((meta, snapshot, term)) => (Some(meta), (snapshot, term)),
+        None => (None, (Snapshot::default(), 0)),
+    };
+    let state = State::new(content.0, content.1, options.limits.history);
+    let applied = storage::applied_to(meta.as_ref().and_then(|meta| meta.last_log_id));
+    let shared = Arc::new(Shared::new(state, applied, closed.clone()));
+    let snapshots = Arc::new(recovered.snapshots);
+    let unsaved_bytes = Arc::new(AtomicU64::new(0));
+    let machine = Machine::new(
+        Arc::clone(&shared),
+        Arc::clone(&snapshots),
+        options.limits.history,
+        meta,
+        Arc::clone(&unsaved_bytes),
+    );
+    let log = recovered.log;
+    let raft = start_raft(&options, &peers, &log, machine).await?;
+
+    let (leadership_tx, leadership) = watch::channel(Leadership::default());
+    let silence_max = options.timing.election_max * 2;
+    tracker.spawn(leadership::observe(
+        id,
+        raft.clone(),
+        Arc::clone(&shared),
+        silence_max,
+        leadership_tx,
+    ));
+    let (proposer, gather) = Proposer::new(
+        id,
+        raft.clone(),
+        peers.clone(),
+        leadership.clone(),
+        closed.clone(),
+    );
+    tracker.spawn(gather);
+    let rounds = Rounds {
+        id,
+        raft: raft.clone(),
+        peers: peers.clone(),
+        leadership: leadership.clone(),
+        closed: closed.clone(),
+    };
+    let (reader, rounds) = Reader::new(Arc::clone(&shared), rounds);
+    tracker.spawn(rounds);
+    let members = Arc::new(Members::new(raft.clone()));
+    let promoting = Arc::clone(&members);
+    tracker.spawn(async move { promoting.promote_learners(closed).await });
+    tracker.spawn(save_by_bytes(
+        raft.clone(),
+        Arc::clone(&shared),
+        unsaved_bytes,
+        options.limits,
+    ));
+
+    let core = Core {
+        options,
+        raft,
+        proposer,
+        reader,
+        members,
+        peers,
+        leadership,
+        tracker,
+        snapshots,
+        admitted: watch::Sender::new(false),
+        shared,
+        log,
+    };
+    core.admitted.send_replace(core.is_initialized());
+    Ok(core)
+}
+
+/// Reads and verifies everything in the folder. Blocks.
+fn recover(folder: &Path, id: u64, cache_bytes: u64) -> Result<Recovered, OpenError> {
+    fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
+    let log = LogStore::open(folder, id, cache_bytes)?;
+    let (snapshots, newest) = SnapshotFolder::open(folder)?;
+    let snapshot_end = newest.as_ref().and_then(|(meta, ..)| meta.last_log_id);
+    storage::check_whole(&log, snapshot_end, folder)?;
+    Ok(Recovered {
+        log,
+        snapshots,
+        newest,
+    })
+}
+
+async fn start_raft(
+    options: &Options,
+    peers: &Peers,
+    log: &LogStore,
+    machine: Machine,
+) -> Result<Raft, OpenError> {
+    let consensus = |error: &dyn std::error::Error| OpenError::Consensus(error.to_string());
+    let timing = options.timing;
+    let config = Config {
+        cluster_name: "flotilla".to_owned(),
+        heartbeat_interval: timing.heartbeat.as_millis() as u64,
+        election_timeout_min: timing.election_min.as_millis() as u64,
+        election_timeout_max: timing.election_max.as_millis() as u64,
+        max_payload_entries: 64,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.limits.snapshot_entries),
+        max_in_snapshot_log_to_keep: options.limits.kept_entries,
+        purge_batch_size: 64,
+        ..Config::default()
+    };
+    let config = Arc::new(config.validate().map_err(|error| consensus(&error))?);
+    let raft = Raft::new(options.id, config, peers.clone(), log.clone(), machine)
+        .await
+        .map_err(|error| consensus(&error))?;
+    // The answer comes after openraft's first report of its state, on which the rest builds.
+    raft.is_initialized().await.map_err(|error| consensus(&error))?;
+    Ok(raft)
+}
+
+/// Takes a snapshot when many bytes were applied since the last; openraft itself counts only entries.
+async fn save_by_bytes(raft: Raft, shared: Arc<Shared>, unsaved_bytes: Arc<AtomicU64>, limits: Limits) {
+    let mut applied = shared.applied();
+    loop {
+        tokio::select! {
+            // Both arms only wake the loop.
+            () = shared.closed.cancelled() => return,
+            changed = applied.changed() => if changed.is_err() { return },
+        }
+        if unsaved_bytes.load(Ordering::Relaxed) >= limits.snapshot_bytes {
+            unsaved_bytes.store(0, Ordering::Relaxed);
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Raft's log and vote on the disk.
+//!
+//! *Guarantees*: an append is reported only once it is durable; the log has no hole, at open neither: every
+//! entry between the purged ones and the last is there with its checksum, or the store does not open.
+//! *Assumes*: openraft calls the writing methods from one task.
+
+mod recover;
+mod tail;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader};
+use tokio::sync::oneshot;
+
+use self::tail::Tail;
+use super::committed::CommittedFile;
+use super::disk::{Change, Disk};
+use super::{OpenError, io_error, record};
+use crate::consensus::{self, Entry, LogId, StorageError, TypeConfig, Vote};
+
+const VOTE_KEY: &[u8] = b"m:vote";
+const PURGED_KEY: &[u8] = b"m:purged";
+const IDENTITY_KEY: &[u8] = b"m:identity";
+
+/// Bytes of entries that go to a follower in one message, unless a single one is larger.
+const READ_BYTES_MAX: usize = 512 << 10;
+
+/// The log. Clones are handles of the same one.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    disk: Arc<Disk>,
+    index: Arc<Mutex<Index>>,
+    committed_file: Arc<CommittedFile>,
+}
+
+/// What is known of the log without reading it.
+struct Index {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    tail: Tail,
+}
+
+impl LogStore {
+    /// Opens the log in a folder and reads all of it once. Blocks.
+    pub(crate) fn open(folder: &Path, identity: u64, cache_bytes: u64) -> Result<LogStore, OpenError> {
+        let path = folder.join("log");
+        let disk = Disk::open(&path, cache_bytes).map_err(|error| match error {
+            sled::Error::Io(source) => OpenError::Folder {
+                path: path.clone(),
+                source,
+            },
+            error => OpenError::damaged(folder, error.to_string()),
+        })?;
+        let recovered = recover::recover(&disk, folder, identity)?;
+        let committed_path = folder.join("committed");
+        let (file, committed) =
+            CommittedFile::open(&committed_path).map_err(OpenError::folder(&committed_path))?;
+        let index = Index {
+            vote: recovered.vote,
+            committed,
+            purged: recovered.purged,
+            tail: recovered.tail,
+        };
+        Ok(LogStore {
+            disk: Arc::new(disk),
+            index: Arc::new(Mutex::new(index)),
+            committed_file: Arc::new(file),
+        })
+    }
+
+    /// Everything up to here has been removed.
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.index().purged
+    }
+
+    /// The last entry, purged or not.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        let index = self.index();
+        index.tail.last().or(index.purged)
+    }
+
+    /// What is known to be committed; may lag.
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        self.index().committed
+    }
+
+    /// Finishes what is queued and lets go of the files. Blocks.
+    pub(crate) fn close(&self) {
+        self.disk.close();
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes changes durable before it returns.
+    async fn write(&self, changes: Vec<Change>) -> io::Result<()> {
+        let (tx, rx) = oneshot::channel();
+        self.disk.write(
+            changes,
+            Box::new(move |result| {
+                // The caller has gone away only when the replica is being torn down.
+                let _ = tx.send(result);
+            }),
+        );
+        rx.await
+            .unwrap_or_else(|_| Err(io::Error::other("the disk thread has stopped")))
+    }
+
+    async fn read(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+        let (from_disk, mut cached) = self.index().tail.read(start, end);
+        let mut entries = match from_disk {
+            None => Vec::new(),
+            Some((start, end)) => {
+                let disk = Arc::clone(&self.disk);
+                let read = move || recover::read_entries(&disk, start, end, bytes_max);
+                tokio::task::spawn_blocking(read)
+                    .await
+                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+                    .map_err(|error| io_error(ErrorSubject::Logs, ErrorVerb::Read, &error))?
+            }
+        };
+        let disk_complete = from_disk.is_none_or(|(start, end)| entries.len() as u64 == end - start);
+        if disk_complete {
+            entries.append(&mut cached);
+        }
+        Ok(limited(entries, bytes_max))
+    }
+}
+
+/// The first entries that fit, at least one.
+fn limited(mut entries: Vec<Entry>, bytes_max: usize) -> Vec<Entry> {
+    let mut bytes = 0;
+    let fitting = entries
+        .iter()
+        .take_while(|entry| {
+            let fits = bytes < bytes_max;
+            bytes += entry_bytes(entry);
+            fits
+        })
+        .count();
+    entries.truncate(fitting);
+    entries
+}
+
+/// What an entry weighs, roughly.
+fn entry_bytes(entry: &Entry) -> usize {
+    const OTHER_BYTES: usize = 64;
+    OTHER_BYTES
+        + match &entry.payload {
+            EntryPayload::Normal(proposals) => proposals.bytes(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
+}
+
+fn put(key: &'static [u8], value: &impl serde::Serialize) -> Change {
+    Change::Put(Bytes::from_static(key), record::seal(&consensus::encode(value)))
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.read(start, end, READ_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let last_log_id = self.last();
+        Ok(LogState {
+            last_purged_log_id: self.purged(),
+            last_log_id,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.write(vec![put(VOTE_KEY, vote)])
+            .await
+            .map_err(|error| io_error(ErrorSubject::Vote, ErrorVerb::Write, &error))?;
+        self.index().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.index().vote)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        if let Some(committed) = committed {
+            self.committed_file
+                .write(committed)
+                .map_err(|error| io_error(ErrorSubject::Logs, ErrorVerb::Write, &error))?;
+        }
+        self.index().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.committed())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut changes = Vec::new();
+        {
+            let mut index = self.index();
+            for entry in entries {
+                if let EntryPayload::Normal(proposals) = &entry.payload {
+                    proposals.appended.set();
+                }
+                let chunks = record::chunks(&entry);
+                index.tail.push(entry, chunks.len());
+                changes.extend(
+                    chunks
+                        .into_iter()
+                        .map(|(key, value)| Change::Put(Bytes::copy_from_slice(&key), value)),
+                );
+            }
+        }
+        self.disk
+            .write(changes, Box::new(move |result| callback.log_io_completed(result)));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
+        let keys = self.index().tail.truncate(since.index);
+        self.write(keys.into_iter().map(Change::Remove).collect())
+            .await
+            .map_err(|error| io_error(ErrorSubject::Log(since), ErrorVerb::Delete, &error))
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
+        // The mark is durable before the first entry goes: what lies below the mark is not part of the log.
+        self.write(vec![put(PURGED_KEY, &upto)])
+            .await
+            .map_err(|error| io_error(ErrorSubject::Log(upto), ErrorVerb::Delete, &error))?;
+        let keys = {
+            let mut index = self.index();
+            index.purged = Some(upto);
+            index.tail.purge(upto.index)
+        };
+        self.disk.forget(keys);
+        Ok(())
+    }
+}
