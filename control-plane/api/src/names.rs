@@ -53,15 +53,6 @@ pub(crate) fn label_1035(name: &str) -> Vec<String> {
     check(name, 63, starts_right && framed(name, is_lower, b"-"), LABEL_1035)
 }
 
-/// A path segment, for names that may be nearly anything.
-pub(crate) fn path_segment(name: &str) -> Vec<String> {
-    if name == "." || name == ".." {
-        return vec![format!("may not be '{name}'")];
-    }
-    let found = ["/", "%"].into_iter().filter(|bad| name.contains(bad));
-    found.map(|bad| format!("may not contain '{bad}'")).collect()
-}
-
 /// A name with an optional domain before a slash, like a label's key.
 pub(crate) fn qualified(key: &str) -> Vec<String> {
     let mut problems = Vec::new();
@@ -168,7 +159,6 @@ mod tests {
             (config_key, vec!["a", ".hidden", "key_A.txt"]),
             (env_name, vec!["PATH", "a.b-c", "with space"]),
             (port_name, vec!["http", "p-1"]),
-            (path_segment, vec!["system:node", "A b"]),
         ] {
             for name in names {
                 assert_eq!(rule(name), Vec::<String>::new(), "{name:?}");
@@ -191,7 +181,6 @@ mod tests {
                 port_name,
                 vec!["", "HTTP", "80", "a--b", "-a", "abcdefghijklmnop"],
             ),
-            (path_segment, vec![".", "..", "a/b", "a%b"]),
         ] {
             for name in names {
                 assert_ne!(rule(name), Vec::<String>::new(), "{name:?}");

@@ -84,7 +84,7 @@ pub fn draft(object: &dyn Object) -> (Vec<u8>, usize) {
 }
 
 /// The offset just after the top-level `"metadata":{`, found by walking the JSON with its nesting and strings.
-pub fn metadata_offset(json: &[u8]) -> Option<usize> {
+fn metadata_offset(json: &[u8]) -> Option<usize> {
     const NEEDLE: &[u8] = b"\"metadata\":{";
     let (mut depth, mut at) = (0_usize, 0);
     while at < json.len() {

@@ -12,6 +12,7 @@ mod validate;
 mod volumes;
 
 pub(crate) use defaults::{set_defaults, set_pod_defaults};
+pub(crate) use probes::validate_port;
 pub use qos::qos_class;
 pub(crate) use update::validate_update;
 pub(crate) use validate::{validate, validate_template};
