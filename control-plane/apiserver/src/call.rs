@@ -1,0 +1,93 @@
+//! One request while it is being answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use flotilla_api::{Reason, Status};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Method};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::auth::User;
+use crate::negotiate::{self, Encoding, Format};
+use crate::query::Query;
+
+/// Larger bodies are refused, as Kubernetes does: an object must fit into one log entry.
+pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// A body that trickles in for longer than this is not worth a connection.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Any error of a transport.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The parts of a request that handlers look at.
+pub(crate) struct Call {
+    pub(crate) user: User,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: Query,
+    pub(crate) raw_query: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: UnsyncBoxBody<Bytes, BoxError>,
+}
+
+impl Call {
+    fn header(&self, name: HeaderName) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn accept(&self) -> &str {
+        self.header(ACCEPT)
+    }
+
+    pub(crate) fn content_type(&self) -> &str {
+        self.header(CONTENT_TYPE)
+    }
+
+    pub(crate) fn format(&self) -> Result<Format, Status> {
+        negotiate::format(self.accept())
+    }
+
+    /// The whole body.
+    pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
+        let body = std::mem::replace(
+            &mut self.body,
+            UnsyncBoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
+        );
+        let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect())
+            .await
+            .map_err(|_| Status::timeout("the body of the request did not arrive in time"))?;
+        match collected {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(Status::new(
+                Reason::RequestEntityTooLarge,
+                format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
+            )),
+            Err(error) => Err(Status::bad_request(format!(
+                "cannot read the body of the request: {error}"
+            ))),
+        }
+    }
+
+    /// The body as JSON; YAML is translated.
+    pub(crate) async fn read_json(&mut self) -> Result<Bytes, Status> {
+        let encoding = negotiate::encoding(self.content_type())?;
+        let body = self.read_body().await?;
+        match encoding {
+            Encoding::Json => Ok(body),
+            Encoding::Yaml => yaml_to_json(&body),
+        }
+    }
+}
+
+fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, Status> {
+    let value: serde_json::Value = serde_yaml::from_slice(yaml)
+        .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: {error}")))?;
+    serde_json::to_vec(&value)
+        .map(Bytes::from)
+        .map_err(Status::internal)
+}

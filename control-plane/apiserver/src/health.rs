@@ -1,0 +1,108 @@
+//! `/healthz`, `/livez` and `/readyz`.
+
+use flotilla_raft::Replica;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::body::Body;
+use crate::query::Query;
+
+/// One thing that is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Check {
+    name: &'static str,
+    fails: Option<&'static str>,
+}
+
+fn check(name: &'static str, passes: bool, otherwise: &'static str) -> Check {
+    Check {
+        name,
+        fails: (!passes).then_some(otherwise),
+    }
+}
+
+/// What is known about this server: it lives when it answers, and is ready when it knows a leader.
+fn checks(replica: &Replica, probe: &str, draining: bool) -> Vec<Check> {
+    let mut checks = vec![check("ping", true, "")];
+    if probe != "livez" {
+        let initialized = replica.is_initialized();
+        checks.push(check(
+            "cluster",
+            initialized,
+            "this server is not a member of a cluster yet",
+        ));
+        let leader = replica.leadership().borrow().leader.is_some();
+        checks.push(check("leader", leader, "no leader is known"));
+    }
+    if probe == "readyz" {
+        checks.push(check("shutdown", !draining, "this server is shutting down"));
+    }
+    checks
+}
+
+/// Answers a probe, or the question for one of its checks; `None` when there is no such check.
+pub(crate) fn respond(
+    replica: &Replica,
+    probe: &str,
+    wanted: Option<&str>,
+    query: &Query,
+    draining: bool,
+) -> Option<Response<Body>> {
+    let mut checks = checks(replica, probe, draining);
+    if let Some(wanted) = wanted {
+        checks.retain(|check| check.name == wanted);
+        if checks.is_empty() {
+            return None;
+        }
+    }
+    checks.retain(|check| !query.all("exclude").any(|name| name == check.name));
+    let passed = checks.iter().all(|check| check.fails.is_none());
+    let code = if passed {
+        StatusCode::OK
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    };
+    let verbose = query.all("verbose").next().is_some();
+    let text = if passed && !verbose {
+        "ok".to_owned()
+    } else {
+        report(probe, &checks, passed)
+    };
+    let mut response = Response::new(Body::whole(text));
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    Some(response)
+}
+
+fn report(probe: &str, checks: &[Check], passed: bool) -> String {
+    let mut text = String::new();
+    for check in checks {
+        match check.fails {
+            None => text.push_str(&format!("[+]{} ok\n", check.name)),
+            Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
+        }
+    }
+    text + &format!("{probe} check {}\n", if passed { "passed" } else { "failed" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_name_every_check() {
+        let checks = [
+            check("ping", true, ""),
+            check("leader", false, "no leader is known"),
+        ];
+        assert_eq!(
+            report("readyz", &checks, false),
+            "[+]ping ok\n[-]leader failed: no leader is known\nreadyz check failed\n"
+        );
+    }
+}
