@@ -30,7 +30,7 @@ const STREAMS_MAX: u32 = 1000;
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) grpc: axum::Router,
-    pub(crate) api: Arc<ApiServer>,
+    pub(crate) api: ApiServer,
 }
 
 /// Accepts connections until shutdown, then lets those that are open finish.

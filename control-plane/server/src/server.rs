@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use flotilla_api::{Reason, Status};
-use flotilla_apiserver::ApiServer;
+use flotilla_apiserver::{ApiServer, ServiceAccountKeys};
 use flotilla_pki::{ClientTls, Identity, JoinToken, TlsError, channel, server_tls};
 use flotilla_raft::{Replica, Timing};
 use flotilla_resources::{EventWriter, Resources};
@@ -12,6 +12,7 @@ use k8s_openapi::{
     api::core::v1::{Namespace, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -46,6 +47,14 @@ pub enum ServerError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// The cluster's key for service accounts' tokens is damaged.
+    #[error(
+        "the key of service accounts' tokens in {folder}/pki is damaged: copy service-account.key from another server"
+    )]
+    ServiceAccountKey {
+        /// The data folder.
+        folder: PathBuf,
     },
     /// The store cannot be opened.
     #[error("cannot open the store")]
@@ -138,7 +147,7 @@ impl Server {
             .material()
             .write_admin_kubeconfig(&self.options)
             .map_err(material)?;
-        let services = self.services();
+        let services = self.services()?;
         tracker.spawn(listener::listen(
             self.listener,
             self.tls,
@@ -185,14 +194,19 @@ impl Server {
         entered
     }
 
-    fn services(&self) -> Services {
+    fn services(&self) -> Result<Services, ServerError> {
+        let keys =
+            service_account_keys(self.nodes.material()).ok_or_else(|| ServerError::ServiceAccountKey {
+                folder: self.options.data_dir.clone(),
+            })?;
         let replica = self.resources.replica();
         let grpc = tonic::service::Routes::new(replica.peer_service()).add_service(self.nodes.service());
         let api = ApiServer::new(
             self.resources.clone(),
             flotilla_apiserver::Options {
-                service_account_key_pem: self.nodes.material().service_account_key_pem.clone(),
-                ..Default::default()
+                service_account_keys: Some(keys),
+                address: self.options.advertised(),
+                drain: self.shutdown.clone(),
             },
             Arc::new(self.nodes.clone()),
         );
@@ -201,6 +215,11 @@ impl Server {
             api: Arc::new(api),
         }
     }
+}
+
+fn service_account_keys(material: &Material) -> Option<ServiceAccountKeys> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(material.service_account_key_pem.as_bytes()).ok()?;
+    ServiceAccountKeys::from_pkcs8_der(der.secret_pkcs8_der()).ok()
 }
 
 async fn open_replica(options: &Options, material: &Material) -> Result<Replica, ServerError> {

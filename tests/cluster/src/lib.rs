@@ -36,8 +36,15 @@ impl Cluster {
     pub fn up_with(servers: u32, agents: u32, flags: &[&str]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}-{number}", std::process::id());
-        let folder = tempfile::Builder::new().prefix("flotilla-test").tempdir().expect("a folder can be made");
-        let mut cluster = Self { name, kubeconfig: PathBuf::new(), folder };
+        let folder = tempfile::Builder::new()
+            .prefix("flotilla-test")
+            .tempdir()
+            .expect("a folder can be made");
+        let mut cluster = Self {
+            name,
+            kubeconfig: PathBuf::new(),
+            folder,
+        };
         let (servers, agents) = (servers.to_string(), agents.to_string());
         let mut words = vec!["up", "--servers", &servers, "--agents", &agents];
         words.extend(flags);
@@ -53,7 +60,10 @@ impl Cluster {
 
     fn local_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(flotilla_binary());
-        command.args(["local", "--name", &self.name, "--dir"]).arg(self.folder.path()).args(words);
+        command
+            .args(["local", "--name", &self.name, "--dir"])
+            .arg(self.folder.path())
+            .args(words);
         command
     }
 
@@ -81,7 +91,10 @@ impl Cluster {
     pub fn pid(&self, node: &str) -> u32 {
         let status = self.status();
         let nodes = status["nodes"].as_array().expect("the status lists nodes");
-        let found = nodes.iter().find(|found| found["name"] == node).expect("the node is there");
+        let found = nodes
+            .iter()
+            .find(|found| found["name"] == node)
+            .expect("the node is there");
         u32::try_from(found["pid"].as_u64().expect("a node has a process")).expect("a pid is small")
     }
 
@@ -92,7 +105,9 @@ impl Cluster {
 
     /// `flotilla WORDS…`, which may fail.
     pub fn try_flotilla(&self, words: &[&str]) -> Output {
-        self.command(flotilla_binary(), words).output().expect("the binary can be run")
+        self.command(flotilla_binary(), words)
+            .output()
+            .expect("the binary can be run")
     }
 
     /// `flotilla WORDS…` that is given `input`, and may fail.
@@ -110,7 +125,10 @@ impl Cluster {
     /// A client with this cluster's kubeconfig.
     pub fn command(&self, program: impl AsRef<OsStr>, words: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", self.folder.path()).args(words);
+        command
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", self.folder.path())
+            .args(words);
         command
     }
 
@@ -124,7 +142,10 @@ impl Cluster {
 
     /// The pods that a label selector names.
     pub fn pods(&self, selector: &str) -> Vec<Value> {
-        self.get(&["pods", "-l", selector])["items"].as_array().cloned().unwrap_or_default()
+        self.get(&["pods", "-l", selector])["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Waits until `count` pods of the selector are ready and no others are left; returns them.
@@ -137,23 +158,37 @@ impl Cluster {
 
     /// What a pod answers over HTTP, through the API server.
     pub fn fetch(&self, pod: &str, port: u16, path: &str) -> String {
-        self.flotilla(&["get", "--raw", &format!("/api/v1/namespaces/default/pods/{pod}:{port}/proxy{path}")])
+        self.flotilla(&[
+            "get",
+            "--raw",
+            &format!("/api/v1/namespaces/default/pods/{pod}:{port}/proxy{path}"),
+        ])
     }
 
     /// The node whose server leads, as the servers themselves say.
     pub fn leader(&self) -> String {
         let status = self.status();
-        status["leader"].as_str().expect("the status names the leader").to_owned()
+        status["leader"]
+            .as_str()
+            .expect("the status names the leader")
+            .to_owned()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let output = self.local_command(&["down"]).output().expect("the binary can be run");
+        let output = self
+            .local_command(&["down"])
+            .output()
+            .expect("the binary can be run");
         if std::thread::panicking() {
             return;
         }
-        assert!(output.status.success(), "cannot take the cluster down: {}", text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "cannot take the cluster down: {}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -182,12 +217,18 @@ pub fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
 
 /// An object's name.
 pub fn name_of(object: &Value) -> String {
-    object["metadata"]["name"].as_str().expect("objects have names").to_owned()
+    object["metadata"]["name"]
+        .as_str()
+        .expect("objects have names")
+        .to_owned()
 }
 
 /// Runs a command that must succeed; its standard output.
 pub fn succeed(mut command: Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("the program can be run");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program can be run");
     assert!(
         output.status.success(),
         "{command:?} failed:\n{}{}",
@@ -198,7 +239,10 @@ pub fn succeed(mut command: Command) -> String {
 }
 
 fn with_input(mut command: Command, input: &str) -> Output {
-    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program can be run");
     let mut pipe = child.stdin.take().expect("standard input is a pipe");
     let input = input.to_owned();
@@ -216,22 +260,36 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// The root of the tree.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this crate is two folders deep").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("this crate is two folders deep")
+        .to_owned()
 }
 
 /// The release binary, which `deploy/test` builds first.
 pub fn flotilla_binary() -> PathBuf {
     let binary = root().join("target/x86_64-unknown-linux-gnu/release/flotilla");
-    assert!(binary.exists(), "{} is not there: cargo build --release -p flotilla", binary.display());
+    assert!(
+        binary.exists(),
+        "{} is not there: cargo build --release -p flotilla",
+        binary.display()
+    );
     binary
 }
 
 /// Every kubectl there is: Debian's, which `deploy/test` fetches, and one in the `PATH`.
 pub fn kubectls() -> Vec<PathBuf> {
     let debian = root().join("target/tools/kubernetes-client/usr/bin/kubectl");
-    assert!(debian.exists(), "{} is not there: deploy/tools fetches it", debian.display());
+    assert!(
+        debian.exists(),
+        "{} is not there: deploy/tools fetches it",
+        debian.display()
+    );
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let newer = std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|program| program.exists());
+    let newer = std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .find(|program| program.exists());
     std::iter::once(debian).chain(newer).collect()
 }
 

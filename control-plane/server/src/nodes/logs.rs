@@ -174,8 +174,15 @@ fn log_request(request: u64, pod: &Pod, options: LogOptions) -> LogRequest {
         follow: options.follow,
         previous: options.previous,
         timestamps: options.timestamps,
-        tail_lines: options.tail_lines,
-        since_unix_nanos: options.since_unix_nanos,
-        limit_bytes: options.limit_bytes,
+        tail_lines: options.tail_lines.map(whole),
+        since_unix_nanos: options
+            .since
+            .and_then(|since| i64::try_from(since.as_nanosecond()).ok()),
+        limit_bytes: options.limit_bytes.map(whole),
     }
+}
+
+/// More than fits is as good as no limit.
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,11 +1,8 @@
 //! One agent's conversation with this server, from hello to the end of the connection.
 
-use std::{
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use flotilla_proto::node::{
@@ -21,9 +18,6 @@ use super::{
 };
 
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
-
-/// A node that was silent for this long may have been called not ready; its report is written again.
-const SILENCE_WORTH_A_REPORT: Duration = Duration::from_secs(3);
 
 /// Talks with one agent until it goes away, this server shuts down, or something fails; the agent then dials again.
 pub(super) async fn converse(
@@ -209,10 +203,11 @@ impl Conversation<'_> {
     }
 
     async fn hear_heartbeat(&mut self) -> Result<(), Status> {
-        let silence = self.nodes.inner.liveness.note(self.node);
-        match silence {
-            Some(silence) if silence >= SILENCE_WORTH_A_REPORT => self.report_node().await,
-            _ => Ok(()),
+        // The node may have been called not ready meanwhile: what it is now is written again.
+        if self.nodes.inner.liveness.note(self.node) {
+            self.report_node().await
+        } else {
+            Ok(())
         }
     }
 

@@ -1,0 +1,134 @@
+//! Measures what the README promises, on a fresh cluster of three servers and two agents. Run by `deploy/bench`.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use flotilla_cluster_tests::{Cluster, eventually, is_ready};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Start-up work (leases, first reports) is over by then.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long idle use of the processor is measured.
+const IDLE: Duration = Duration::from_secs(20);
+const TICKS_PER_SECOND: f64 = 100.0;
+
+fn deployment(name: &str, replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: [{{name: web, image: 'flotilla.dev/demo:v1'}}]\n"
+    )
+}
+
+/// Time from `apply` until all pods of a new Deployment are ready.
+fn deploy(cluster: &Cluster, name: &str, replicas: u32) -> Duration {
+    let start = Instant::now();
+    cluster.apply(&deployment(name, replicas));
+    let selector = format!("app={name}");
+    eventually("all pods are ready", LIMIT, || {
+        let pods = cluster.pods(&selector);
+        (pods.len() == replicas as usize && pods.iter().all(is_ready)).then_some(())
+    });
+    start.elapsed()
+}
+
+fn remove(cluster: &Cluster, name: &str) -> Duration {
+    let start = Instant::now();
+    cluster.flotilla(&["delete", "deployment", name]);
+    let selector = format!("app={name}");
+    eventually("all pods are gone", LIMIT, || {
+        cluster.pods(&selector).is_empty().then_some(())
+    });
+    start.elapsed()
+}
+
+/// Resident memory of a process in MB.
+fn resident_mb(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("the kernel tells VmRSS");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<f64>()
+        .expect("VmRSS is a number")
+        / 1024.0
+}
+
+/// Processor time of a process so far, in seconds.
+fn processor_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
+    let (_, fields) = stat.rsplit_once(") ").expect("a stat line has a name");
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>().expect("ticks are numbers"));
+    ticks.sum::<f64>() / TICKS_PER_SECOND
+}
+
+#[expect(clippy::print_stdout, reason = "a table is what this program is for")]
+fn row(what: &str, value: &str, promised: &str) {
+    println!("| {what} | {value} | {promised} |");
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}
+
+fn main() {
+    row("figure", "measured", "promised");
+    row("---", "---:", "---:");
+    let start = Instant::now();
+    let cluster = Cluster::up(3, 2);
+    row(
+        "`local up`, 3 servers and 2 agents, to all five nodes Ready",
+        &milliseconds(start.elapsed()),
+        "3,000 ms",
+    );
+
+    std::thread::park_timeout(SETTLE);
+    let nodes: Vec<(String, u32)> = ["server-1", "server-2", "server-3", "agent-1", "agent-2"]
+        .into_iter()
+        .map(|node| (node.to_owned(), cluster.pid(node)))
+        .collect();
+    let before: Vec<f64> = nodes.iter().map(|(_, pid)| processor_seconds(*pid)).collect();
+    std::thread::park_timeout(IDLE);
+    for ((node, pid), before) in nodes.iter().zip(before) {
+        let share = 100.0 * (processor_seconds(*pid) - before) / IDLE.as_secs_f64();
+        let promised = if node.starts_with("server") {
+            "60 MB, 2 %"
+        } else {
+            "30 MB, 1 %"
+        };
+        row(
+            &format!("{node}, idle"),
+            &format!("{:.1} MB, {share:.1} %", resident_mb(*pid)),
+            promised,
+        );
+    }
+
+    let three = deploy(&cluster, "three", 3);
+    row(
+        "Deployment of 3 pods, from `apply` to all Ready",
+        &milliseconds(three),
+        "1,500 ms",
+    );
+    row(
+        "deleting it, to the last pod gone",
+        &milliseconds(remove(&cluster, "three")),
+        "",
+    );
+    let thirty = deploy(&cluster, "thirty", 30);
+    row(
+        "Deployment of 30 pods over five nodes",
+        &milliseconds(thirty),
+        "10,000 ms",
+    );
+    row(
+        "deleting it, to the last pod gone",
+        &milliseconds(remove(&cluster, "thirty")),
+        "",
+    );
+}

@@ -1,0 +1,215 @@
+//! Processes and nodes that are lost.
+
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use flotilla_cluster_tests::{Cluster, condition, eventually, name_of, process_start, succeed};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn deployment(replicas: u32) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: [{{name: web, image: 'flotilla.dev/demo:v1'}}]\n"
+    )
+}
+
+fn kill(pid: u32) {
+    let mut kill = Command::new("kill");
+    kill.args(["-KILL", &pid.to_string()]);
+    succeed(kill);
+}
+
+/// Writes until told to stop; what was acknowledged, and the longest time between two acknowledgements.
+fn write_all_along(cluster: &Cluster, stop: &AtomicBool, acknowledged: &Mutex<Vec<String>>) -> Duration {
+    let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("write-{number}");
+        let output = cluster.try_flotilla(&["create", "configmap", &name, "--from-literal=a=b"]);
+        if output.status.success() {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            acknowledged.lock().unwrap().push(name);
+        }
+    }
+    longest
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_with_the_leader() {
+    let cluster = Cluster::up(3, 0);
+    let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let longest = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| write_all_along(&cluster, &stop, &acknowledged));
+        let some = |count: usize| {
+            eventually("writes go on", LIMIT, || {
+                (acknowledged.lock().unwrap().len() >= count).then_some(())
+            });
+        };
+        some(10);
+        let leader = cluster.leader();
+        kill(cluster.pid(&leader));
+        let then = acknowledged.lock().unwrap().len();
+        some(then + 10);
+        stop.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    let stored = cluster.get(&["configmaps"]);
+    let stored: Vec<String> = stored["items"].as_array().unwrap().iter().map(name_of).collect();
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let lost: Vec<_> = acknowledged
+        .iter()
+        .filter(|name| !stored.contains(name))
+        .collect();
+    assert!(lost.is_empty(), "lost: {lost:?}");
+    assert!(
+        longest < Duration::from_secs(2),
+        "no write was acknowledged for {longest:?}"
+    );
+}
+
+/// Pid and start time of every container of a node, by pod.
+fn containers(cluster: &Cluster, node: &str) -> BTreeMap<String, (u32, String)> {
+    let pids = cluster.local(&["exec", node, "--", "pidof", "-x", "/flotilla"]);
+    let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let hostname = environment
+            .split(|byte| *byte == 0)
+            .find_map(|pair| pair.strip_prefix(b"HOSTNAME="))?;
+        Some((
+            String::from_utf8_lossy(hostname).into_owned(),
+            (pid, process_start(pid)?),
+        ))
+    })
+    .collect()
+}
+
+#[test]
+fn containers_outlive_their_agent() {
+    let cluster = Cluster::up(1, 1);
+    cluster.apply(&deployment(4));
+    cluster.ready_pods("app=web", 4, LIMIT);
+    let before = containers(&cluster, "agent-1");
+    assert_eq!(before.len(), 2, "{before:?}");
+    kill(cluster.pid("agent-1"));
+    for (pod, (pid, start)) in &before {
+        assert_eq!(
+            process_start(*pid).as_ref(),
+            Some(start),
+            "the container of {pod} did not survive"
+        );
+    }
+    cluster.local(&["start", "agent-1"]);
+    eventually("the node is ready", LIMIT, || {
+        ready(&cluster, "agent-1").then_some(())
+    });
+    assert_eq!(containers(&cluster, "agent-1"), before);
+    // They are managed again: a container that ends is restarted, a pod that is deleted goes.
+    let pods: Vec<&String> = before.keys().collect();
+    cluster.fetch(pods[0], 8080, "/exit?code=1");
+    eventually("the container is restarted", LIMIT, || {
+        let pod = cluster.get(&["pod", pods[0]]);
+        let status = &pod["status"]["containerStatuses"][0];
+        (status["restartCount"] == 1 && status["ready"] == true).then_some(())
+    });
+    cluster.flotilla(&["delete", "pod", pods[1]]);
+    let (pid, start) = &before[pods[1]];
+    assert_ne!(
+        process_start(*pid).as_ref(),
+        Some(start),
+        "the deleted pod's container still runs"
+    );
+}
+
+fn ready(cluster: &Cluster, node: &str) -> bool {
+    condition(&cluster.get(&["node", node]), "Ready") == Some("True")
+}
+
+/// Pulls the plug of a node and measures how long its pods take to run elsewhere.
+fn lose_a_node(cluster: &Cluster) -> Duration {
+    cluster.apply(&deployment(4));
+    let pods = cluster.ready_pods("app=web", 4, LIMIT);
+    assert!(
+        pods.iter().any(|pod| pod["spec"]["nodeName"] == "agent-1"),
+        "no pod is on agent-1"
+    );
+    let start = Instant::now();
+    cluster.local(&["kill", "agent-1"]);
+    eventually("all pods run elsewhere", Duration::from_secs(60), || {
+        let elsewhere = |pod: &&Value| {
+            pod["spec"]["nodeName"] != "agent-1"
+                && pod["metadata"]["deletionTimestamp"].is_null()
+                && condition(pod, "Ready") == Some("True")
+        };
+        (cluster.pods("app=web").iter().filter(elsewhere).count() == 4).then_some(())
+    });
+    start.elapsed()
+}
+
+#[test]
+fn pods_of_a_lost_node_run_elsewhere_within_45_s() {
+    let took = lose_a_node(&Cluster::up(1, 2));
+    assert!(took < Duration::from_secs(45), "it took {took:?}");
+}
+
+#[test]
+fn pods_of_a_lost_node_run_elsewhere_within_10_s_when_told_to_hurry() {
+    let took = lose_a_node(&Cluster::up_with(1, 2, &["--toleration-seconds", "1"]));
+    assert!(took < Duration::from_secs(10), "it took {took:?}");
+}
+
+#[test]
+fn a_paused_and_a_cut_off_node_come_back() {
+    let cluster = Cluster::up(1, 1);
+    for (lose, regain) in [
+        (vec!["pause", "agent-1"], vec!["resume", "agent-1"]),
+        (vec!["partition", "server-1|agent-1"], vec!["heal"]),
+    ] {
+        cluster.local(&lose);
+        eventually("the node is called not ready", LIMIT, || {
+            (!ready(&cluster, "agent-1")).then_some(())
+        });
+        cluster.local(&regain);
+        eventually("the node is ready again", LIMIT, || {
+            ready(&cluster, "agent-1").then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_killed_server_comes_back_with_everything() {
+    let cluster = Cluster::up(3, 0);
+    cluster.flotilla(&["create", "configmap", "before", "--from-literal=a=b"]);
+    for server in ["server-1", "server-2", "server-3"] {
+        cluster.local(&["kill", server]);
+    }
+    for server in ["server-1", "server-2", "server-3"] {
+        cluster.local(&["start", server]);
+    }
+    eventually("the cluster answers and has kept the object", LIMIT, || {
+        cluster
+            .try_flotilla(&["get", "configmap", "before"])
+            .status
+            .success()
+            .then_some(())
+    });
+    eventually("all nodes are ready", LIMIT, || {
+        let all = ["server-1", "server-2", "server-3"];
+        all.iter()
+            .all(|node| {
+                cluster.try_flotilla(&["get", "node", node]).status.success() && ready(&cluster, node)
+            })
+            .then_some(())
+    });
+}
