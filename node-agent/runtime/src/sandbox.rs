@@ -111,8 +111,7 @@ pub(crate) fn bind_namespaces(layout: &Layout, from: &Path) -> Result<(), StepEr
 
 /// Whether the sandbox's files still stand for namespaces; mounts end with an agent's mount namespace.
 pub(crate) fn has_namespaces(layout: &Layout) -> bool {
-    rustix::fs::statfs(layout.namespace("net"))
-        .is_ok_and(|found| found.f_type as i64 == libc::NSFS_MAGIC as i64)
+    rustix::fs::statfs(layout.namespace("net")).is_ok_and(|found| found.f_type == libc::NSFS_MAGIC)
 }
 
 fn spawn_shim(plan: &Plan, listener: UnixListener) -> io::Result<Child> {

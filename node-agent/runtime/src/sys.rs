@@ -34,9 +34,23 @@ pub(crate) fn thread_count() -> io::Result<usize> {
 
 /// Gives every signal its default action and unblocks all: an executed program starts as from a shell.
 pub(crate) fn reset_signals() {
+    // `struct sigaction` of the kernel, all zeroes: SIG_DFL without flags. The C library's function refuses
+    // the two signals that it uses itself, which a parent may have left ignored.
+    let default = [0_u64; 4];
+    let old = std::ptr::null_mut::<u64>();
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is always a valid disposition; numbers that cannot be changed yield an error.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: `default` lives until the call returns and is as long as the kernel's struct, the old
+        // action is not asked for, and the last argument is the size of the kernel's signal set. Signals that
+        // cannot be changed yield an error.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                old,
+                size_of::<u64>(),
+            )
+        };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask().ok();
 }

@@ -1,8 +1,11 @@
 //! Real containers: what a pod's containers see, and how they start and end.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use flotilla_runtime::{Resources, StartContainerError, User};
+use std::path::PathBuf;
+
+use flotilla_runtime::{Capabilities, Mount, Resources, StartContainerError, User};
 use support::{Node, ended, eventually, find, log};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,5 +31,357 @@ async fn a_container_runs_logs_and_ends_with_its_code() {
         .await;
     assert_eq!(exit.code, 42);
     pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_a_pod_share_localhost_and_host_name() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let server = node.container(&pod, "server", &["helper", "listen", "8080"]);
+    let path = server.log_path.clone();
+    pod.start_container(server).await.unwrap();
+    eventually("the server listens", || log(&path).contains("ready")).await;
+    let (exit, text) = node
+        .run(
+            &pod,
+            node.container(&pod, "client", &["helper", "connect", "8080"]),
+        )
+        .await;
+    assert_eq!((exit.code, text.as_str()), (0, "stdout F host-p host-p\n"));
+    let (exit, text) = node
+        .run(
+            &pod,
+            node.container(&pod, "second", &["helper", "listen", "8080"]),
+        )
+        .await;
+    assert_eq!(exit.code, 1);
+    assert!(text.contains("AddrInUse"), "{text}");
+    let other = node.pod("q").await;
+    let (exit, _) = node
+        .run(
+            &other,
+            node.container(&other, "client", &["helper", "connect", "8080"]),
+        )
+        .await;
+    assert_eq!(exit.code, 1, "another pod must not reach it");
+    other.destroy().await.unwrap();
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_is_delivered_and_sigkill_ends_what_ignores_it() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let polite = node.container(&pod, "polite", &["helper", "until-term"]);
+    let path = polite.log_path.clone();
+    pod.start_container(polite).await.unwrap();
+    eventually("the container waits for its signal", || {
+        log(&path).contains("ready")
+    })
+    .await;
+    pod.kill("polite-0", libc::SIGTERM).await.unwrap();
+    assert_eq!(ended(&pod, "polite-0").await.code, 7);
+
+    pod.start_container(node.container(&pod, "stubborn", &["helper", "pause"]))
+        .await
+        .unwrap();
+    pod.kill("stubborn-0", libc::SIGTERM).await.unwrap();
+    pod.remove_container("stubborn-0")
+        .await
+        .expect_err("a running container is not removed");
+    assert!(find(&pod, "stubborn-0").unwrap().finished.is_none());
+    pod.kill("stubborn-0", libc::SIGKILL).await.unwrap();
+    let exit = ended(&pod, "stubborn-0").await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), false));
+    pod.kill("stubborn-0", libc::SIGKILL)
+        .await
+        .expect("a finished container needs no kill");
+    pod.remove_container("stubborn-0").await.unwrap();
+    assert!(find(&pod, "stubborn-0").is_none());
+    pod.kill("stubborn-0", libc::SIGKILL)
+        .await
+        .expect_err("it is unknown now");
+    pod.remove_container("stubborn-0")
+        .await
+        .expect("nothing to remove is fine");
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_executed_is_told_apart() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let start = async |args: &[&str]| {
+        let error = pod
+            .start_container(node.container(&pod, "x", args))
+            .await
+            .unwrap_err();
+        assert!(find(&pod, "x-0").is_none());
+        format!("{} {error}", error.exit_code())
+    };
+    assert_eq!(
+        start(&["nothing"]).await,
+        "127 exec: \"nothing\": executable file not found in $PATH"
+    );
+    assert_eq!(
+        start(&["/no/thing"]).await,
+        "127 exec: \"/no/thing\": stat /no/thing: no such file or directory"
+    );
+    assert_eq!(
+        start(&["not-executable"]).await,
+        "126 exec: \"not-executable\": permission denied"
+    );
+    assert_eq!(start(&["/etc"]).await, "126 exec: \"/etc\": permission denied");
+    assert_eq!(
+        start(&["not-a-program"]).await,
+        "126 exec: \"not-a-program\": exec format error"
+    );
+    assert_eq!(start(&[]).await, "128 no command specified");
+    let (exit, _) = node
+        .run(&pod, node.container(&pod, "x", &["helper", "exit", "0"]))
+        .await;
+    assert_eq!(exit.code, 0, "the id is free again");
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_lead_out_of_their_root_are_refused() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let layer = node.dir.path().join("evil");
+    std::fs::create_dir(&layer).unwrap();
+    std::os::unix::fs::symlink("/etc", layer.join("dev")).unwrap();
+    let mut spec = node.container(&pod, "x", &["helper", "exit", "0"]);
+    spec.lower_dirs.insert(0, layer.clone());
+    let error = pod.start_container(spec).await.unwrap_err();
+    assert!(matches!(error, StartContainerError::BadImage { .. }), "{error}");
+
+    std::fs::remove_file(layer.join("dev")).unwrap();
+    std::os::unix::fs::symlink("/../../../../../../../../../tmp", layer.join("out")).unwrap();
+    let mut spec = node.container(&pod, "y", &["helper", "identity"]);
+    spec.lower_dirs.insert(0, layer);
+    spec.cwd = format!("/out/{}", node.cgroup.trim_start_matches('/'));
+    let (_, text) = node.run(&pod, spec.clone()).await;
+    assert!(text.contains(&format!("cwd /tmp{}", node.cgroup)), "{text}");
+    assert!(
+        !PathBuf::from("/tmp")
+            .join(node.cgroup.trim_start_matches('/'))
+            .exists()
+    );
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn user_folder_and_environment_are_as_asked() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let mut spec = node.container(&pod, "web", &["helper", "identity"]);
+    spec.user = User {
+        uid: 33,
+        gid: 44,
+        additional_gids: vec![7, 8],
+    };
+    spec.cwd = "/made/for/it".to_owned();
+    spec.env = vec![("GREETING".to_owned(), "hi there".to_owned())];
+    let (_, text) = node.run(&pod, spec).await;
+    for line in [
+        "cwd /made/for/it",
+        "user 33 44 [7, 8]",
+        "pid 1",
+        "env GREETING=hi there",
+        "env HOME=/srv/web",
+    ] {
+        assert!(
+            text.contains(&format!("F {line}\n")),
+            "{line} is missing in {text}"
+        );
+    }
+    assert_eq!(
+        text.matches(" env ").count(),
+        3,
+        "nothing of the agent's environment: {text}"
+    );
+
+    let mut spec = node.container(&pod, "denied", &["helper", "identity"]);
+    spec.user = User {
+        uid: 33,
+        gid: 33,
+        additional_gids: vec![],
+    };
+    spec.cwd = "/etc/passwd".to_owned();
+    let error = pod.start_container(spec).await.unwrap_err();
+    assert!(
+        matches!(error, StartContainerError::BadWorkingDirectory { .. }),
+        "{error}"
+    );
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_mounts_and_privileges_are_as_asked() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let shared = node.dir.path().join("shared");
+    std::fs::write(&shared, "from the node").unwrap();
+    let write = async |name: &str, target: &str, read_only_rootfs: bool, read_only: bool| {
+        let mut spec = node.container(&pod, name, &["helper", "write", target]);
+        spec.read_only_rootfs = read_only_rootfs;
+        spec.mounts = vec![Mount {
+            source: shared.clone(),
+            destination: "/etc/shared".into(),
+            read_only,
+        }];
+        node.run(&pod, spec).await.1
+    };
+    assert!(write("a", "/tmp/x", false, true).await.contains("written"));
+    assert!(
+        write("b", "/tmp/x", true, true)
+            .await
+            .contains("Read-only file system")
+    );
+    assert!(
+        write("c", "/etc/shared", false, true)
+            .await
+            .contains("Read-only file system")
+    );
+    assert_eq!(std::fs::read_to_string(&shared).unwrap(), "from the node");
+    assert!(write("d", "/etc/shared", true, false).await.contains("written"));
+    assert!(
+        write("e", "/proc/sys/kernel/hostname", false, true)
+            .await
+            .contains("Read-only file system")
+    );
+    assert!(
+        !node.dir.path().join("layer/tmp/x").exists(),
+        "the image is never written to"
+    );
+
+    let mut spec = node.container(&pod, "f", &["helper", "status"]);
+    spec.capabilities = Capabilities {
+        add: vec!["NET_BIND_SERVICE".into()],
+        drop: vec!["ALL".into()],
+    };
+    spec.no_new_privileges = true;
+    let (_, text) = node.run(&pod, spec).await;
+    assert!(text.contains("CapBnd:\t0000000000000400"), "{text}");
+    assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+    assert!(text.contains("SigBlk:\t0000000000000000"), "{text}");
+    assert!(
+        text.contains("SigIgn:\t0000000000001000"),
+        "SIGPIPE alone, by the program itself: {text}"
+    );
+    assert!(
+        !text.contains("- cgroup "),
+        "v1 hierarchies are not mounted: {text}"
+    );
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_beyond_the_limit_is_an_oom_kill() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let mut spec = node.container(&pod, "hungry", &["helper", "eat", "200"]);
+    spec.resources = Resources {
+        memory_limit: Some(32 << 20),
+        cpu_shares: Some(512),
+        cpu_quota: Some(100_000),
+        pids: Some(50),
+        ..Resources::default()
+    };
+    let (exit, _) = node.run(&pod, spec).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), true));
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_layers_are_stacked_in_order() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let mut spec = node.container(&pod, "deep", &["helper", "identity"]);
+    for number in 0..100 {
+        let layer = node.dir.path().join(format!("{number:-^100}"));
+        std::fs::create_dir_all(layer.join("etc")).unwrap();
+        std::fs::write(
+            layer.join("etc/passwd"),
+            format!("root:x:0:0::/home-{number}:/bin/sh\n"),
+        )
+        .unwrap();
+        spec.lower_dirs.insert(0, layer);
+    }
+    let (exit, text) = node.run(&pod, spec).await;
+    assert_eq!(exit.code, 0);
+    assert!(text.contains("env HOME=/home-99\n"), "{text}");
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shims_executable_cannot_be_written_to() {
+    use std::os::unix::fs::MetadataExt;
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    // The program that runs is the shim's own, reached as an attacker would; the whole capabilities help not.
+    let mut spec = node.container(&pod, "attack", &["/proc/self/exe", "write", "/proc/self/exe"]);
+    spec.capabilities.add = vec!["ALL".into()];
+    let (_, text) = node.run(&pod, spec).await;
+    assert!(
+        text.contains("Text file busy") || text.contains("Read-only file system"),
+        "{text}"
+    );
+    // Through the shim's own view of its executable: the mount refuses, not only the running program.
+    let exe = format!("/proc/{}/exe", pod.shim_pid().unwrap());
+    let same = std::fs::metadata(&exe).unwrap().ino() == std::fs::metadata(support::HELPER).unwrap().ino();
+    assert!(same, "no copy is made");
+    assert_ne!(
+        nix::sys::statvfs::statvfs(exe.as_str()).unwrap().flags() & nix::sys::statvfs::FsFlags::ST_RDONLY,
+        nix::sys::statvfs::FsFlags::empty()
+    );
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_starts_in_a_row_and_sixteen_at_once_succeed() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    for number in 0..50 {
+        let name = format!("row-{number}");
+        let spec = node.container(&pod, &name, &["helper", "exit", "3"]);
+        pod.start_container(spec).await.unwrap();
+        assert_eq!(ended(&pod, &format!("{name}-0")).await.code, 3);
+        pod.remove_container(&format!("{name}-0")).await.unwrap();
+    }
+    let starts = (0..16).map(|number| {
+        let (node, pod) = (&node, &pod);
+        async move {
+            let other = if number % 2 == 0 {
+                pod.clone()
+            } else {
+                node.pod(&format!("o{number}")).await
+            };
+            let name = format!("once-{number}");
+            let (exit, text) = node
+                .run(
+                    &other,
+                    node.container(&other, &name, &["helper", "say", &name, ""]),
+                )
+                .await;
+            assert_eq!(exit.code, 0);
+            assert!(text.contains(&format!("stdout F {name}\n")), "{text}");
+            other
+        }
+    });
+    for pod in futures::future::join_all(starts).await {
+        pod.destroy().await.unwrap();
+    }
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

@@ -1,4 +1,6 @@
 //! A node for tests: folders of its own, a cgroup of its own, an image of one static program.
+#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
