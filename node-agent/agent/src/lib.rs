@@ -1,1 +1,21 @@
-//! A node: options, wiring, run, drain.
+//! A node: joins a cluster, runs the pods that the leading server assigns to it, and reports what became of them.
+//!
+//! Decisions about pods are [`flotilla_lifecycle`]'s; containers, images and network belong to the crates of these
+//! names. The agent never stops a pod because a server is away, and may itself be killed at any moment.
+
+mod agent;
+mod checkpoint;
+mod cluster;
+mod directory;
+mod identity;
+mod logs;
+mod machine;
+mod node;
+mod outbox;
+mod pods;
+mod report;
+mod session;
+mod worker;
+
+pub use agent::{Agent, NewAgentError, Options, RunAgentError};
+pub use identity::JoinError;

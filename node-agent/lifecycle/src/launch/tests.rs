@@ -87,7 +87,7 @@ fn root_is_refused_where_the_pod_forbids_it() {
         found(
             pod,
             r#"{"name":"w","securityContext":{"runAsNonRoot":false}}"#,
-            image()
+            &image()
         )
         .is_ok()
     );
@@ -121,7 +121,7 @@ fn escalation_and_read_only_root_follow_the_context() {
     let launch = found(
         POD,
         &format!(r#"{{"name":"w","securityContext":{context}}}"#),
-        image(),
+        &image(),
     )
     .unwrap();
     assert!(launch.no_new_privileges && launch.read_only_root && !launch.privileged);

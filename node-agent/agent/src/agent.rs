@@ -1,0 +1,312 @@
+//! Options → wiring → run → drain.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_images::Store;
+use flotilla_network::{Network, NodeConfig as NetworkConfig};
+use flotilla_runtime::Runtime;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::checkpoint::Checkpoints;
+use crate::cluster::Cluster;
+use crate::directory::Directory;
+use crate::identity::{self, Connector, JoinError};
+use crate::machine::{LocalMachine, Machine};
+use crate::node::{self, Host};
+use crate::outbox::Outbox;
+use crate::pods::Pods;
+use crate::report::report;
+use crate::session::{self, Conversations};
+use crate::worker::Surroundings;
+
+/// Between looks at memory, disk and images.
+const NODE_CHECK: Duration = Duration::from_secs(10);
+/// How long tasks may take to notice a shutdown. Containers run on in any case.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What an agent needs to know to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The node's name in the cluster.
+    pub name: String,
+    /// Addresses (`host:port`) of some servers.
+    pub servers: Vec<String>,
+    /// Needed only until the node has joined. `<data_dir>/pki` may hold an identity from elsewhere instead.
+    pub token: Option<String>,
+    /// Survives reboots: certificate, images, checkpoints, logs.
+    pub data_dir: PathBuf,
+    /// Need not survive reboots: sockets, namespaces.
+    pub run_dir: PathBuf,
+    /// The address under which other nodes reach this one.
+    pub node_address: IpAddr,
+    /// Absolute cgroup under which pods get theirs.
+    pub cgroup_parent: String,
+    /// Name of the pods' bridge.
+    pub bridge: String,
+    /// Labels of the node besides the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// The flotilla binary: runs as shim, and is the layer of the built-in images.
+    pub executable: PathBuf,
+}
+
+/// Why an agent cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum NewAgentError {
+    /// A folder cannot be made.
+    #[error("cannot make the folder {path}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The runtime cannot be set up.
+    #[error("cannot open the container runtime")]
+    Runtime(#[from] flotilla_runtime::OpenRuntimeError),
+    /// The image store cannot be opened.
+    #[error("cannot open the image store")]
+    Images(#[from] flotilla_images::StoreError),
+    /// The network's state cannot be read.
+    #[error("cannot open the network")]
+    Network(#[from] flotilla_network::NetworkError),
+}
+
+/// Why an agent stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunAgentError {
+    /// The node could not join the cluster.
+    #[error("cannot join the cluster")]
+    Join(#[from] JoinError),
+    /// The checkpoints' folder cannot be used.
+    #[error("cannot keep the pods' state")]
+    Checkpoints(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A node. Pods outlive it.
+pub struct Agent {
+    options: Options,
+    machine: Arc<LocalMachine>,
+}
+
+impl Agent {
+    /// Opens runtime, images and network; starts nothing.
+    pub fn new(options: Options) -> Result<Self, NewAgentError> {
+        for path in [&options.data_dir, &options.run_dir] {
+            std::fs::create_dir_all(path).map_err(|source| NewAgentError::Folder {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let runtime = Runtime::new(flotilla_runtime::Options {
+            state_dir: options.data_dir.join("runtime"),
+            run_dir: options.run_dir.clone(),
+            cgroup_parent: options.cgroup_parent.clone(),
+            executable: options.executable.clone(),
+        })?;
+        let store = Store::open(options.data_dir.join("images"))?;
+        let network = Network::new(flotilla_network::Options {
+            bridge: options.bridge.clone(),
+            state_dir: options.data_dir.join("network"),
+            node_address: options.node_address,
+        })?;
+        let machine = LocalMachine::new(runtime, store, network, options.executable.clone());
+        Ok(Self { options, machine })
+    }
+
+    /// Joins if need be, then runs pods until shutdown. The pods' processes run on afterwards.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunAgentError> {
+        let Self { options, machine } = self;
+        let builtin = machine.clone();
+        let tracker = TaskTracker::new();
+        tracker.spawn_blocking(move || {
+            if let Err(error) = builtin.ensure_builtin() {
+                tracing::error!(error = report(&error), "the built-in images are not available");
+            }
+        });
+        let node = Assembly::new(&options, machine, tracker)?;
+        // Pods of an earlier agent are taken care of before any server has answered.
+        node.restore().await;
+        let pki = options.data_dir.join("pki");
+        let directory = node.directory.clone();
+        // Giving up to join half-way is harmless: nothing is kept before it has worked.
+        let identity = tokio::select! {
+            () = shutdown.cancelled() => {
+                node.drain().await;
+                return Ok(());
+            }
+            identity = identity::obtain(&pki, options.token.as_deref(), &options.name, &directory) => identity?,
+        };
+        let (connectors, connector) =
+            watch::channel(identity::connector(&identity).map_err(JoinError::from)?);
+        node.tracker.spawn(identity::renew_forever(
+            pki,
+            directory,
+            connectors,
+            shutdown.child_token(),
+        ));
+        node.serve(connector, shutdown).await;
+        Ok(())
+    }
+}
+
+/// The parts of a running agent, wired together.
+pub(crate) struct Assembly {
+    host: Host,
+    data_dir: PathBuf,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) tracker: TaskTracker,
+    cluster: Arc<Cluster>,
+    surroundings: Arc<Surroundings>,
+    pods: Arc<Pods>,
+    workers_shutdown: CancellationToken,
+}
+
+impl Assembly {
+    pub(crate) fn new(
+        options: &Options,
+        machine: Arc<dyn Machine>,
+        tracker: TaskTracker,
+    ) -> Result<Self, RunAgentError> {
+        let data = |name: &str| options.data_dir.join(name);
+        let host = Host::detect(
+            &options.name,
+            options.node_address,
+            &options.labels,
+            &options.data_dir,
+        );
+        let cluster = Arc::new(Cluster::new(data("cluster.json")));
+        let checkpoints = Checkpoints::open(data("checkpoints"))
+            .map_err(|error| RunAgentError::Checkpoints(Box::new(error)))?;
+        let surroundings = Arc::new(Surroundings {
+            machine,
+            outbox: Arc::new(Outbox::default()),
+            checkpoints,
+            host_addresses: host.addresses.clone(),
+            allocatable: host.capacity.clone(),
+            cluster: cluster.config(),
+            logs_dir: data("pods"),
+            files_dir: data("etc"),
+        });
+        let workers_shutdown = CancellationToken::new();
+        let pods = Arc::new(Pods::new(
+            surroundings.clone(),
+            tracker.clone(),
+            workers_shutdown.clone(),
+        ));
+        Ok(Self {
+            data_dir: options.data_dir.clone(),
+            directory: Arc::new(Directory::open(data("servers.json"), &options.servers)),
+            host,
+            tracker,
+            cluster,
+            surroundings,
+            pods,
+            workers_shutdown,
+        })
+    }
+
+    /// Goes on where an earlier agent stopped: network first, then its pods.
+    pub(crate) async fn restore(&self) {
+        if let Some(config) = self.cluster.remembered() {
+            let network = NetworkConfig {
+                pod_cidr: config.pod_cidr.clone(),
+                cluster_cidr: config.cluster_cidr.clone(),
+            };
+            match self.surroundings.machine.configure(network).await {
+                Ok(()) => self.cluster.learned(config),
+                Err(error) => self.cluster.failed(report(&error)),
+            }
+        }
+        self.pods.restore().await;
+    }
+
+    /// Talks with the servers until shutdown.
+    pub(crate) async fn serve(self, connectors: watch::Receiver<Connector>, shutdown: CancellationToken) {
+        let watcher = NodeWatch {
+            host: self.host.clone(),
+            data_dir: self.data_dir.clone(),
+            machine: self.surroundings.machine.clone(),
+            obstacle: self.cluster.obstacle(),
+            newest: None,
+        };
+        let (node, node_rx) = watch::channel(bytes::Bytes::new());
+        let watcher = watcher.first(&node);
+        self.tracker.spawn(watcher.run(node, shutdown.child_token()));
+        let conversations = Arc::new(Conversations {
+            node_name: self.host.name.clone(),
+            connectors,
+            directory: self.directory.clone(),
+            surroundings: self.surroundings.clone(),
+            pods: self.pods.clone(),
+            cluster: self.cluster.clone(),
+            node: node_rx,
+            tracker: self.tracker.clone(),
+        });
+        session::run(conversations, shutdown).await;
+        self.drain().await;
+    }
+
+    /// Ends the workers; the containers run on.
+    pub(crate) async fn drain(&self) {
+        self.workers_shutdown.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(DRAIN_LIMIT, self.tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(tasks = self.tracker.len(), "some tasks did not end in time");
+        }
+    }
+}
+
+/// Keeps the Node object up to date.
+struct NodeWatch {
+    host: Host,
+    data_dir: PathBuf,
+    machine: Arc<dyn Machine>,
+    obstacle: watch::Receiver<Option<String>>,
+    newest: Option<(node::Condition, Node)>,
+}
+
+impl NodeWatch {
+    fn first(mut self, node: &watch::Sender<bytes::Bytes>) -> Self {
+        self.look(node);
+        self
+    }
+
+    async fn run(mut self, node: watch::Sender<bytes::Bytes>, shutdown: CancellationToken) {
+        loop {
+            // Every arm only waits.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.obstacle.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(NODE_CHECK) => {}
+            }
+            self.look(&node);
+        }
+    }
+
+    fn look(&mut self, node: &watch::Sender<bytes::Bytes>) {
+        let obstacle = self.obstacle.borrow_and_update().clone();
+        let images = self.machine.images().unwrap_or_else(|error| {
+            tracing::warn!(error = report(&error), "the images cannot be listed");
+            Vec::new()
+        });
+        let condition = node::observe(Path::new(&self.data_dir), &images, obstacle);
+        if self.newest.as_ref().is_some_and(|(known, _)| *known == condition) {
+            return;
+        }
+        let previous = self.newest.as_ref().map(|(_, node)| node);
+        let new = self.host.node(&condition, previous, Timestamp::now());
+        node.send_replace(serde_json::to_vec(&new).expect("a node is plain data").into());
+        self.newest = Some((condition, new));
+    }
+}

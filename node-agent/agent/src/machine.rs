@@ -1,0 +1,239 @@
+//! What the agent needs of the machine under it: images, sandboxes, containers, network.
+//!
+//! [`LocalMachine`] is the real one. Tests put another behind [`Machine`].
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
+use flotilla_network::{Network, NetworkError, NodeConfig, Route};
+use flotilla_runtime::{
+    ContainerSpec, ContainerState, DestroySandboxError, KillContainerError, Pod as SandboxHandle,
+    RemoveContainerError, RunSandboxError, Runtime, SandboxSpec, ShimError, StartContainerError, Started,
+};
+use tokio::sync::watch;
+
+/// Why a sandbox could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeSandboxError {
+    #[error("cannot remove the sandbox before")]
+    Old(#[source] DestroySandboxError),
+    #[error("cannot run the sandbox")]
+    Run(#[source] RunSandboxError),
+    #[error("cannot attach the network")]
+    Network(#[source] NetworkError),
+}
+
+/// Why a sandbox could not be taken down.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoveSandboxError {
+    #[error("cannot detach the network")]
+    Network(#[source] NetworkError),
+    #[error("cannot destroy the sandbox")]
+    Destroy(#[source] DestroySandboxError),
+    #[error("cannot release the images")]
+    Images(#[source] StoreError),
+}
+
+/// Why an image could not be looked up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindImageError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the lookup was cut short")]
+    Cancelled,
+}
+
+/// What the runtime knows of one pod.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Observation {
+    /// Containers can be started in its sandbox.
+    pub(crate) is_alive: bool,
+    pub(crate) containers: Vec<ContainerState>,
+}
+
+/// Images, sandboxes, containers and network of one node. Pods are named by their uid.
+#[async_trait]
+pub(crate) trait Machine: Send + Sync + 'static {
+    /// Takes over what an earlier agent left; returns the uids.
+    async fn adopt(&self) -> Vec<String>;
+    fn images(&self) -> Result<Vec<ImageSummary>, StoreError>;
+    /// The image, kept from removal for this container until the pod's sandbox goes.
+    async fn find_image(
+        &self,
+        reference: &str,
+        uid: &str,
+        container: &str,
+    ) -> Result<Option<Image>, FindImageError>;
+    fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError>;
+    /// Makes namespaces and network; what there was of the pod before goes first.
+    async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError>;
+    async fn remove_sandbox(&self, uid: &str) -> Result<(), RemoveSandboxError>;
+    async fn start(&self, uid: &str, spec: ContainerSpec) -> Result<Started, StartContainerError>;
+    async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), KillContainerError>;
+    async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError>;
+    /// None when there is no sandbox.
+    fn observe(&self, uid: &str) -> Option<Observation>;
+    /// Changes when a container ended or the sandbox died.
+    fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>>;
+    async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
+    async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError>;
+}
+
+/// This machine.
+pub(crate) struct LocalMachine {
+    runtime: Runtime,
+    store: Store,
+    network: Network,
+    sandboxes: Mutex<HashMap<String, SandboxHandle>>,
+    executable: PathBuf,
+}
+
+impl LocalMachine {
+    pub(crate) fn new(runtime: Runtime, store: Store, network: Network, executable: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            store,
+            network,
+            sandboxes: Mutex::default(),
+            executable,
+        })
+    }
+
+    /// Puts the built-in images into the store.
+    pub(crate) fn ensure_builtin(&self) -> Result<(), StoreError> {
+        self.store.ensure_builtin(&self.executable)
+    }
+
+    fn release_images(&self, uid: &str) -> Result<(), StoreError> {
+        let is_own = |holder: &String| holder.split_once('.').is_some_and(|(of, _)| of == uid);
+        self.store
+            .holders()?
+            .iter()
+            .filter(|holder| is_own(holder))
+            .try_for_each(|holder| self.store.release(holder))
+    }
+
+    fn sandboxes(&self) -> MutexGuard<'_, HashMap<String, SandboxHandle>> {
+        self.sandboxes.lock().expect("no holder of this lock panics")
+    }
+
+    fn sandbox(&self, uid: &str) -> Option<SandboxHandle> {
+        self.sandboxes().get(uid).cloned()
+    }
+}
+
+#[async_trait]
+impl Machine for LocalMachine {
+    async fn adopt(&self) -> Vec<String> {
+        let found = self.runtime.adopt().await;
+        let uids = found.iter().map(|pod| pod.uid().to_owned()).collect();
+        self.sandboxes()
+            .extend(found.into_iter().map(|pod| (pod.uid().to_owned(), pod)));
+        uids
+    }
+
+    fn images(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        self.store.list()
+    }
+
+    async fn find_image(
+        &self,
+        reference: &str,
+        uid: &str,
+        container: &str,
+    ) -> Result<Option<Image>, FindImageError> {
+        let (store, reference, holder) = (
+            self.store.clone(),
+            reference.to_owned(),
+            format!("{uid}.{container}"),
+        );
+        let found = tokio::task::spawn_blocking(move || store.hold(&reference, &holder)).await;
+        Ok(found.map_err(|_| FindImageError::Cancelled)??)
+    }
+
+    fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError> {
+        flotilla_images::resolve_user(image, user)
+    }
+
+    async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError> {
+        let uid = spec.uid.clone();
+        if let Some(old) = self.sandbox(&uid) {
+            old.destroy().await.map_err(MakeSandboxError::Old)?;
+            self.sandboxes().remove(&uid);
+        }
+        let host_network = spec.host_network;
+        let sandbox = self
+            .runtime
+            .run_sandbox(spec)
+            .await
+            .map_err(MakeSandboxError::Run)?;
+        self.sandboxes().insert(uid.clone(), sandbox.clone());
+        if host_network {
+            return Ok(Vec::new());
+        }
+        let address = self
+            .network
+            .attach(&uid, &sandbox.netns())
+            .await
+            .map_err(MakeSandboxError::Network)?;
+        Ok(vec![address])
+    }
+
+    async fn remove_sandbox(&self, uid: &str) -> Result<(), RemoveSandboxError> {
+        if let Some(sandbox) = self.sandbox(uid) {
+            sandbox.destroy().await.map_err(RemoveSandboxError::Destroy)?;
+        }
+        self.network
+            .detach(uid)
+            .await
+            .map_err(RemoveSandboxError::Network)?;
+        self.release_images(uid).map_err(RemoveSandboxError::Images)?;
+        self.sandboxes().remove(uid);
+        Ok(())
+    }
+
+    async fn start(&self, uid: &str, spec: ContainerSpec) -> Result<Started, StartContainerError> {
+        match self.sandbox(uid) {
+            Some(sandbox) => sandbox.start_container(spec).await,
+            None => Err(StartContainerError::Shim(ShimError::Gone)),
+        }
+    }
+
+    async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), KillContainerError> {
+        match self.sandbox(uid) {
+            Some(sandbox) => sandbox.kill(id, signal).await,
+            None => Err(KillContainerError::Unknown { id: id.to_owned() }),
+        }
+    }
+
+    async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError> {
+        match self.sandbox(uid) {
+            Some(sandbox) => sandbox.remove_container(id).await,
+            None => Ok(()),
+        }
+    }
+
+    fn observe(&self, uid: &str) -> Option<Observation> {
+        let sandbox = self.sandbox(uid)?;
+        Some(Observation {
+            is_alive: sandbox.shim_alive(),
+            containers: sandbox.containers(),
+        })
+    }
+
+    fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>> {
+        Some(self.sandbox(uid)?.exits())
+    }
+
+    async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {
+        self.network.configure(config).await
+    }
+
+    async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
+        self.network.set_routes(routes).await
+    }
+}

@@ -1,0 +1,314 @@
+//! The Node object as the agent sees its machine.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use flotilla_images::ImageSummary;
+use flotilla_lifecycle::Quantities;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+/// The version that clients see, in kubelet's place.
+const KUBELET_VERSION: &str = "v1.35.0+flotilla";
+/// As many pods as kubelet takes.
+const PODS_MAX: u32 = 110;
+/// Kubelet's `nodeStatusMaxImages`.
+const IMAGES_MAX: usize = 50;
+/// Kubelet's `memory.available` threshold.
+const MEMORY_LOW_BYTES: u64 = 100 << 20;
+/// Less free space than this is pressure.
+const DISK_LOW_BYTES: u64 = 512 << 20;
+
+/// What never changes while the agent runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) info: NodeSystemInfo,
+    pub(crate) capacity: Quantities,
+}
+
+/// What may change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Condition {
+    /// Why pods cannot run here; none when they can.
+    pub(crate) obstacle: Option<String>,
+    pub(crate) memory_pressure: bool,
+    pub(crate) disk_pressure: bool,
+    pub(crate) images: Vec<(Vec<String>, u64)>,
+}
+
+impl Host {
+    /// Looks at this machine.
+    pub(crate) fn detect(
+        name: &str,
+        address: IpAddr,
+        labels: &BTreeMap<String, String>,
+        data_dir: &Path,
+    ) -> Self {
+        let mut all = BTreeMap::from([
+            ("kubernetes.io/hostname".to_owned(), name.to_owned()),
+            ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+            ("kubernetes.io/arch".to_owned(), architecture().to_owned()),
+        ]);
+        all.extend(labels.clone());
+        Self {
+            name: name.to_owned(),
+            addresses: vec![address],
+            labels: all,
+            info: system_info(),
+            capacity: capacity(data_dir),
+        }
+    }
+
+    /// The Node object; times of conditions carry over from `previous` where the status is the same.
+    pub(crate) fn node(&self, condition: &Condition, previous: Option<&Node>, now: Timestamp) -> Node {
+        let before = previous
+            .and_then(|node| node.status.as_ref())
+            .and_then(|status| status.conditions.as_deref());
+        let mut conditions = conditions(condition);
+        for condition in &mut conditions {
+            let same = before
+                .unwrap_or_default()
+                .iter()
+                .find(|known| known.type_ == condition.type_);
+            let since = same.filter(|known| known.status == condition.status);
+            let since = since.and_then(|known| known.last_transition_time.clone());
+            condition.last_transition_time = Some(since.unwrap_or(Time(now)));
+            condition.last_heartbeat_time = Some(Time(now));
+        }
+        let addresses = self.addresses.iter().map(|ip| ("InternalIP", ip.to_string()));
+        let addresses = addresses.chain([("Hostname", self.name.clone())]);
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(self.labels.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec::default()),
+            status: Some(NodeStatus {
+                addresses: Some(
+                    addresses
+                        .map(|(type_, address)| NodeAddress {
+                            type_: type_.to_owned(),
+                            address,
+                        })
+                        .collect(),
+                ),
+                capacity: Some(self.capacity.clone()),
+                allocatable: Some(self.capacity.clone()),
+                conditions: Some(conditions),
+                images: Some(images(condition)),
+                node_info: Some(self.info.clone()),
+                ..NodeStatus::default()
+            }),
+        }
+    }
+}
+
+fn images(condition: &Condition) -> Vec<ContainerImage> {
+    let image = |(names, size): &(Vec<String>, u64)| ContainerImage {
+        names: Some(names.clone()),
+        size_bytes: i64::try_from(*size).ok(),
+    };
+    condition.images.iter().take(IMAGES_MAX).map(image).collect()
+}
+
+fn conditions(condition: &Condition) -> Vec<NodeCondition> {
+    let pressure = |type_: &str, is_low: bool, low: (&str, &str), fine: (&str, &str)| {
+        let (reason, message) = if is_low { low } else { fine };
+        node_condition(type_, is_low, reason, message)
+    };
+    let ready = match &condition.obstacle {
+        None => node_condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        Some(obstacle) => node_condition("Ready", false, "KubeletNotReady", obstacle),
+    };
+    vec![
+        pressure(
+            "MemoryPressure",
+            condition.memory_pressure,
+            (
+                "KubeletHasInsufficientMemory",
+                "kubelet has insufficient memory available",
+            ),
+            (
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+        ),
+        pressure(
+            "DiskPressure",
+            condition.disk_pressure,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        node_condition(
+            "PIDPressure",
+            false,
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        ready,
+    ]
+}
+
+fn node_condition(type_: &str, is_true: bool, reason: &str, message: &str) -> NodeCondition {
+    NodeCondition {
+        type_: type_.to_owned(),
+        status: if is_true { "True" } else { "False" }.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..NodeCondition::default()
+    }
+}
+
+/// Looks at what may change.
+pub(crate) fn observe(data_dir: &Path, images: &[ImageSummary], obstacle: Option<String>) -> Condition {
+    let is_low = |available: Option<u64>, limit: u64| available.is_some_and(|available| available < limit);
+    let free = rustix::fs::statvfs(data_dir)
+        .ok()
+        .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    Condition {
+        obstacle,
+        memory_pressure: is_low(memory_bytes("MemAvailable:"), MEMORY_LOW_BYTES),
+        disk_pressure: is_low(free, DISK_LOW_BYTES),
+        images: images
+            .iter()
+            .map(|image| (image.references.clone(), image.size_bytes))
+            .collect(),
+    }
+}
+
+fn capacity(data_dir: &Path) -> Quantities {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut capacity = BTreeMap::from([
+        ("cpu".to_owned(), Quantity(cpus.to_string())),
+        ("pods".to_owned(), Quantity(PODS_MAX.to_string())),
+    ]);
+    if let Some(bytes) = memory_bytes("MemTotal:") {
+        capacity.insert("memory".to_owned(), Quantity(format!("{}Ki", bytes >> 10)));
+    }
+    if let Ok(disk) = rustix::fs::statvfs(data_dir) {
+        let bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
+        capacity.insert(
+            "ephemeral-storage".to_owned(),
+            Quantity(format!("{}Ki", bytes >> 10)),
+        );
+    }
+    capacity
+}
+
+fn memory_bytes(line: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let rest = text.lines().find_map(|found| found.strip_prefix(line))?;
+    let kibibytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+fn system_info() -> NodeSystemInfo {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let machine_id = read("/etc/machine-id");
+    let system_uuid = read("/sys/class/dmi/id/product_uuid");
+    NodeSystemInfo {
+        architecture: architecture().to_owned(),
+        boot_id: read("/proc/sys/kernel/random/boot_id"),
+        container_runtime_version: concat!("flotilla://", env!("CARGO_PKG_VERSION")).to_owned(),
+        kernel_version: rustix::system::uname().release().to_string_lossy().into_owned(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.to_owned(),
+        system_uuid: if system_uuid.is_empty() {
+            machine_id.clone()
+        } else {
+            system_uuid
+        },
+        machine_id,
+        operating_system: "linux".to_owned(),
+        os_image: os_image(&read("/etc/os-release")),
+        swap: None,
+    }
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        let labels = BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]);
+        Host::detect("agent-1", "10.0.0.1".parse().unwrap(), &labels, Path::new("/"))
+    }
+
+    #[test]
+    fn the_node_describes_the_machine() {
+        let node = host().node(&Condition::default(), None, Timestamp::UNIX_EPOCH);
+        let labels = node.metadata.labels.unwrap();
+        assert_eq!(labels["kubernetes.io/hostname"], "agent-1");
+        assert!(labels.contains_key("node-role.kubernetes.io/control-plane"));
+        let status = node.status.unwrap();
+        let addresses: Vec<String> = status
+            .addresses
+            .unwrap()
+            .into_iter()
+            .map(|a| a.type_ + "=" + &a.address)
+            .collect();
+        assert_eq!(addresses, ["InternalIP=10.0.0.1", "Hostname=agent-1"]);
+        let capacity = status.capacity.unwrap();
+        assert_eq!(capacity["pods"].0, "110");
+        assert!(flotilla_lifecycle::parse_whole(&capacity["memory"]).unwrap() > 0);
+    }
+
+    #[test]
+    fn transition_times_change_only_with_the_condition() {
+        let host = host();
+        let obstacle = Condition {
+            obstacle: Some("no network yet".to_owned()),
+            ..Condition::default()
+        };
+        let since = |node: &Node, type_: &str| {
+            let conditions = node.status.clone().unwrap().conditions.unwrap();
+            let found = conditions
+                .into_iter()
+                .find(|condition| condition.type_ == type_)
+                .unwrap();
+            (found.status, found.last_transition_time.unwrap().0.as_second())
+        };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let first = host.node(&obstacle, None, at(1));
+        let second = host.node(&Condition::default(), Some(&first), at(2));
+        assert_eq!(since(&second, "Ready"), ("True".to_owned(), 2));
+        assert_eq!(since(&second, "DiskPressure"), ("False".to_owned(), 1));
+    }
+
+    #[test]
+    fn the_system_is_named_by_its_release_file() {
+        assert_eq!(
+            os_image("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
+        assert_eq!(os_image(""), "Linux");
+    }
+}

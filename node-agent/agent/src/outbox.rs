@@ -1,0 +1,310 @@
+//! What the agent has to tell the leading server: the newest status of each pod, and events.
+//!
+//! *Guarantees*: the newest status of a pod and the news of its end are sent until they are acknowledged, on as many
+//! sessions as it takes. A status that is overtaken before it was sent never is. Events are told once, and dropped when too many
+//! wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use flotilla_lifecycle::Notice;
+use flotilla_proto::node::{AgentMessage, EventReport, PodGone, PodReport, agent_message::Kind};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Events that wait while no server leads; enough for a burst of thirty pods.
+const EVENTS_MAX: usize = 512;
+
+/// Shared by all pods' workers and the sessions.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    inner: Mutex<Inner>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    pods: BTreeMap<String, Waiting>,
+    events: VecDeque<EventReport>,
+    sequence: u64,
+}
+
+struct Waiting {
+    namespace: String,
+    name: String,
+    status: Option<PodStatus>,
+    is_gone: bool,
+    /// The number of the newest news about this pod.
+    sequence: u64,
+    /// What was sent and not yet acknowledged. There is never more than one, for the server works on reports at the
+    /// same time and might end with the older one.
+    in_flight: Option<u64>,
+    /// A passing state is told only if it lasts.
+    not_before: Instant,
+}
+
+impl Outbox {
+    /// Replaces the pod's status. It is sent once `hold` has passed without a newer one.
+    pub(crate) fn status(&self, pod: &Pod, status: PodStatus, hold: Duration) {
+        self.update(pod, hold, |waiting| waiting.status = Some(status));
+    }
+
+    /// The deleted pod has ended and left nothing behind.
+    pub(crate) fn gone(&self, pod: &Pod) {
+        self.update(pod, Duration::ZERO, |waiting| waiting.is_gone = true);
+    }
+
+    fn update(&self, pod: &Pod, hold: Duration, change: impl FnOnce(&mut Waiting)) {
+        let meta = &pod.metadata;
+        let mut inner = self.lock();
+        inner.sequence += 1;
+        let sequence = inner.sequence;
+        let waiting = inner
+            .pods
+            .entry(meta.uid.clone().unwrap_or_default())
+            .or_insert_with(|| Waiting {
+                namespace: meta.namespace.clone().unwrap_or_default(),
+                name: meta.name.clone().unwrap_or_default(),
+                status: None,
+                is_gone: false,
+                sequence,
+                in_flight: None,
+                not_before: Instant::now(),
+            });
+        change(waiting);
+        waiting.sequence = sequence;
+        waiting.not_before = Instant::now() + hold;
+        drop(inner);
+        self.news.notify_waiters();
+    }
+
+    /// Adds an event about a pod.
+    pub(crate) fn event(&self, pod: &Pod, notice: Notice) {
+        let meta = &pod.metadata;
+        let event = EventReport {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            pod_name: meta.name.clone().unwrap_or_default(),
+            pod_uid: meta.uid.clone().unwrap_or_default(),
+            r#type: if notice.is_warning { "Warning" } else { "Normal" }.to_owned(),
+            reason: notice.reason.to_owned(),
+            message: notice.message,
+            field_path: notice.field_path,
+        };
+        let mut inner = self.lock();
+        if inner.events.len() == EVENTS_MAX {
+            inner.events.pop_front();
+            tracing::warn!("an event was dropped: no server takes them");
+        }
+        inner.events.push_back(event);
+        drop(inner);
+        self.news.notify_waiters();
+    }
+
+    /// What was sent on a session that broke must be sent again on the next.
+    pub(crate) fn resend(&self) {
+        let mut inner = self.lock();
+        inner
+            .pods
+            .values_mut()
+            .for_each(|waiting| waiting.in_flight = None);
+        drop(inner);
+        self.news.notify_waiters();
+    }
+
+    /// What is due to be sent now, in order: statuses and ends, then events.
+    pub(crate) fn take(&self) -> Vec<AgentMessage> {
+        let now = Instant::now();
+        let mut inner = self.lock();
+        let mut messages = Vec::new();
+        for (uid, waiting) in inner.pods.iter_mut() {
+            if waiting.in_flight.is_none() && waiting.not_before <= now {
+                waiting.in_flight = Some(waiting.sequence);
+                messages.push(waiting.message(uid));
+            }
+        }
+        messages.extend(inner.events.drain(..).map(Kind::Event));
+        messages
+            .into_iter()
+            .map(|kind| AgentMessage { kind: Some(kind) })
+            .collect()
+    }
+
+    /// Returns when something may be due. Cancel safe: at worst it returns once too often.
+    pub(crate) async fn due(&self) {
+        loop {
+            let news = self.news.notified();
+            tokio::pin!(news);
+            // From here on no news is missed, although nothing was looked at yet.
+            news.as_mut().enable();
+            let next = {
+                let inner = self.lock();
+                if !inner.events.is_empty() {
+                    return;
+                }
+                inner
+                    .pods
+                    .values()
+                    .filter(|waiting| waiting.in_flight.is_none())
+                    .map(|waiting| waiting.not_before)
+                    .min()
+            };
+            match next {
+                Some(at) if at <= Instant::now() => return,
+                // Both arms only wait; dropping either loses nothing, the loop looks again.
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = news => {}
+                },
+                None => news.await,
+            }
+        }
+    }
+
+    /// Forgets what was acknowledged; returns the uid when that was a pod's end.
+    pub(crate) fn acknowledge(&self, sequence: u64) -> Option<String> {
+        let mut inner = self.lock();
+        let (uid, waiting) = inner
+            .pods
+            .iter_mut()
+            .find(|(_, waiting)| waiting.in_flight == Some(sequence))?;
+        waiting.in_flight = None;
+        if waiting.sequence != sequence {
+            drop(inner);
+            self.news.notify_waiters();
+            return None;
+        }
+        let (uid, is_gone) = (uid.clone(), waiting.is_gone);
+        inner.pods.remove(&uid);
+        is_gone.then_some(uid)
+    }
+
+    /// Drops what waits about a pod that no server knows any more.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.lock().pods.remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Waiting {
+    fn message(&self, uid: &str) -> Kind {
+        let (namespace, name, uid) = (self.namespace.clone(), self.name.clone(), uid.to_owned());
+        let sequence = self.sequence;
+        match &self.status {
+            Some(status) if !self.is_gone => {
+                let status_json = serde_json::to_vec(status).expect("a status is plain data").into();
+                Kind::Pod(PodReport {
+                    namespace,
+                    name,
+                    uid,
+                    status_json,
+                    sequence,
+                })
+            }
+            _ => Kind::PodGone(PodGone {
+                namespace,
+                name,
+                uid,
+                sequence,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str) -> Pod {
+        serde_json::from_str(&format!(
+            r#"{{"metadata":{{"name":"p","namespace":"n","uid":"{uid}"}}}}"#
+        ))
+        .unwrap()
+    }
+
+    fn status(phase: &str) -> PodStatus {
+        PodStatus {
+            phase: Some(phase.to_owned()),
+            ..PodStatus::default()
+        }
+    }
+
+    fn words(outbox: &Outbox) -> Vec<String> {
+        let word = |message: AgentMessage| match message.kind {
+            Some(Kind::Pod(report)) => {
+                let status: PodStatus = serde_json::from_slice(&report.status_json).unwrap();
+                format!("{} {} #{}", report.uid, status.phase.unwrap(), report.sequence)
+            }
+            Some(Kind::PodGone(gone)) => format!("{} gone #{}", gone.uid, gone.sequence),
+            Some(Kind::Event(event)) => event.reason,
+            other => format!("{other:?}"),
+        };
+        outbox.take().into_iter().map(word).collect()
+    }
+
+    #[test]
+    fn only_the_newest_status_is_sent_and_only_once() {
+        let outbox = Outbox::default();
+        outbox.status(&pod("a"), status("Pending"), Duration::ZERO);
+        outbox.status(&pod("a"), status("Running"), Duration::ZERO);
+        assert_eq!(words(&outbox), ["a Running #2"]);
+        assert!(words(&outbox).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_sent_again_on_the_next_session() {
+        let outbox = Outbox::default();
+        outbox.status(&pod("a"), status("Running"), Duration::ZERO);
+        outbox.status(&pod("b"), status("Running"), Duration::ZERO);
+        words(&outbox);
+        assert_eq!(outbox.acknowledge(1), None);
+        outbox.resend();
+        assert_eq!(words(&outbox), ["b Running #2"]);
+    }
+
+    #[test]
+    fn a_newer_status_waits_for_the_acknowledgement_of_the_older() {
+        let outbox = Outbox::default();
+        outbox.status(&pod("a"), status("Pending"), Duration::ZERO);
+        words(&outbox);
+        outbox.status(&pod("a"), status("Running"), Duration::ZERO);
+        assert!(words(&outbox).is_empty());
+        assert_eq!(outbox.acknowledge(1), None);
+        assert_eq!(words(&outbox), ["a Running #2"]);
+    }
+
+    #[test]
+    fn the_end_overtakes_the_status_and_is_acknowledged_by_uid() {
+        let outbox = Outbox::default();
+        outbox.status(&pod("a"), status("Failed"), Duration::ZERO);
+        outbox.gone(&pod("a"));
+        assert_eq!(words(&outbox), ["a gone #2"]);
+        assert_eq!(outbox.acknowledge(2).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passing_state_is_told_only_if_it_lasts() {
+        let outbox = Outbox::default();
+        outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
+        assert!(words(&outbox).is_empty());
+        outbox.due().await;
+        assert_eq!(words(&outbox), ["a Pending #1"]);
+        outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
+        outbox.status(&pod("a"), status("Running"), Duration::ZERO);
+        outbox.due().await;
+        assert_eq!(words(&outbox), ["a Running #3"]);
+    }
+
+    #[test]
+    fn events_are_bounded() {
+        let outbox = Outbox::default();
+        for _ in 0..EVENTS_MAX + 5 {
+            outbox.event(&pod("a"), Notice::of_pod(false, "Started", String::new()));
+        }
+        assert_eq!(words(&outbox).len(), EVENTS_MAX);
+    }
+}

@@ -1,0 +1,307 @@
+//! All pods of this node: one worker each, fed by the session with the leading server.
+//!
+//! Only the session that began the newest sync is listened to; what an older one still says is ignored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use flotilla_lifecycle::{History, References};
+use flotilla_proto::node::{PodAssignment, PodRemoved, Reference};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::checkpoint::Checkpoint;
+use crate::report::report;
+use crate::worker::{Surroundings, Worker};
+
+/// What a pod should be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Desired {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) references: Arc<References>,
+    /// The object is gone.
+    pub(crate) is_removed: bool,
+}
+
+/// What a pod is, for readers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PodView {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) history: History,
+    pub(crate) status: PodStatus,
+}
+
+/// Why an assignment was not understood.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AssignError {
+    #[error("the assigned pod is not valid JSON")]
+    Pod(#[source] serde_json::Error),
+    #[error("the {kind} {name} is not valid JSON")]
+    Reference {
+        kind: String,
+        name: String,
+        source: serde_json::Error,
+    },
+    #[error("the assigned pod has no uid")]
+    NoUid,
+}
+
+/// The table of workers.
+pub(crate) struct Pods {
+    surroundings: Arc<Surroundings>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    workers: BTreeMap<String, Entry>,
+    /// The session that is listened to.
+    source: Option<u64>,
+    /// Uids seen since the sync began.
+    syncing: Option<BTreeSet<String>>,
+}
+
+struct Entry {
+    desired: watch::Sender<Desired>,
+    view: watch::Receiver<PodView>,
+}
+
+impl Pods {
+    pub(crate) fn new(
+        surroundings: Arc<Surroundings>,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            surroundings,
+            tracker,
+            shutdown,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Goes on with the pods of an earlier agent. Sandboxes that no checkpoint knows are taken down.
+    pub(crate) async fn restore(&self) {
+        let machine = &self.surroundings.machine;
+        let mut found: BTreeSet<String> = machine.adopt().await.into_iter().collect();
+        for (uid, checkpoint) in self.surroundings.checkpoints.load() {
+            found.remove(&uid);
+            tracing::info!(pod = %flotilla_lifecycle::pod_label(&checkpoint.pod), "taking over a pod");
+            self.start(&mut self.lock(), uid, checkpoint);
+        }
+        for uid in found {
+            tracing::warn!(uid, "taking down a sandbox that belongs to no pod");
+            if let Err(error) = machine.remove_sandbox(&uid).await {
+                tracing::warn!(
+                    uid,
+                    error = report(&error),
+                    "a sandbox that belongs to no pod stays"
+                );
+            }
+        }
+    }
+
+    /// What follows on this session until [`Pods::end_sync`] is everything.
+    pub(crate) fn begin_sync(&self, session: u64) {
+        let mut inner = self.lock();
+        inner.source = Some(session);
+        inner.syncing = Some(BTreeSet::new());
+    }
+
+    /// Pods that the leader did not name are ended; all others are reported where the leader knows them differently.
+    pub(crate) fn end_sync(&self, session: u64) {
+        let mut inner = self.lock();
+        if inner.source != Some(session) {
+            return;
+        }
+        let Some(named) = inner.syncing.take() else { return };
+        for (uid, entry) in inner.workers.iter().filter(|(uid, _)| !named.contains(*uid)) {
+            tracing::info!(uid, "the control plane no longer knows a pod");
+            remove(entry);
+        }
+    }
+
+    pub(crate) fn is_source(&self, session: u64) -> bool {
+        self.lock().source == Some(session)
+    }
+
+    /// A pod is to run here, or has changed.
+    pub(crate) fn assign(&self, session: u64, assignment: PodAssignment) -> Result<(), AssignError> {
+        let pod: Pod = serde_json::from_slice(&assignment.pod_json).map_err(AssignError::Pod)?;
+        let references = references(assignment.references)?;
+        let uid = pod.metadata.uid.clone().ok_or(AssignError::NoUid)?;
+        let mut inner = self.lock();
+        if inner.source != Some(session) {
+            return Ok(());
+        }
+        let is_sync = inner
+            .syncing
+            .as_mut()
+            .map(|named| named.insert(uid.clone()))
+            .is_some();
+        let known = pod.status.clone().unwrap_or_default();
+        let Some(entry) = inner.workers.get(&uid).filter(|entry| !entry.desired.is_closed()) else {
+            let checkpoint = Checkpoint {
+                status: known,
+                pod: essence(pod),
+                config_maps: references.config_maps,
+                secrets: references.secrets,
+                history: History::default(),
+            };
+            self.start(&mut inner, uid, checkpoint);
+            return Ok(());
+        };
+        if is_sync {
+            self.report_difference(entry, &known);
+        }
+        let desired = Desired {
+            pod: Arc::new(essence(pod)),
+            references: Arc::new(references),
+            is_removed: false,
+        };
+        entry.desired.send_if_modified(|before| {
+            let is_news = before.pod != desired.pod || before.references != desired.references;
+            if is_news {
+                *before = desired;
+            }
+            is_news
+        });
+        Ok(())
+    }
+
+    fn report_difference(&self, entry: &Entry, known: &PodStatus) {
+        let view = entry.view.borrow();
+        let own =
+            serde_json::to_vec(&view.status).and_then(|json| serde_json::from_slice::<PodStatus>(&json));
+        if view.status.phase.is_some() && own.ok().as_ref() != Some(known) {
+            self.surroundings
+                .outbox
+                .status(&view.pod, view.status.clone(), std::time::Duration::ZERO);
+        }
+    }
+
+    /// The pod's object is gone.
+    pub(crate) fn removed(&self, session: u64, pod: &PodRemoved) {
+        let inner = self.lock();
+        if inner.source != Some(session) {
+            return;
+        }
+        self.surroundings.outbox.forget(&pod.uid);
+        if let Some(entry) = inner.workers.get(&pod.uid) {
+            remove(entry);
+        }
+    }
+
+    /// The leader knows that the pod has ended: nothing of it needs to be remembered.
+    pub(crate) fn ended(&self, uid: &str) {
+        if let Some(entry) = self.lock().workers.get(uid) {
+            remove(entry);
+        }
+    }
+
+    /// The present and future state of a pod.
+    pub(crate) fn view(&self, uid: &str) -> Option<watch::Receiver<PodView>> {
+        Some(self.lock().workers.get(uid)?.view.clone())
+    }
+
+    fn start(&self, inner: &mut Inner, uid: String, checkpoint: Checkpoint) {
+        let desired = Desired {
+            pod: Arc::new(checkpoint.pod.clone()),
+            references: Arc::new(checkpoint.references()),
+            is_removed: checkpoint.history.removed,
+        };
+        let (desired, desired_rx) = watch::channel(desired);
+        let (view, view_rx) = watch::channel(PodView::default());
+        let worker = Worker::new(
+            self.surroundings.clone(),
+            uid.clone(),
+            desired_rx,
+            view,
+            checkpoint,
+        );
+        inner.workers.retain(|_, entry| !entry.desired.is_closed());
+        inner.workers.insert(
+            uid,
+            Entry {
+                desired,
+                view: view_rx,
+            },
+        );
+        self.tracker.spawn(worker.run(self.shutdown.clone()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+fn remove(entry: &Entry) {
+    entry
+        .desired
+        .send_if_modified(|desired| !std::mem::replace(&mut desired.is_removed, true));
+}
+
+/// The pod without what the agent itself writes, so that its own reports coming back are no news.
+fn essence(mut pod: Pod) -> Pod {
+    const OWN: [&str; 4] = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+    ];
+    pod.metadata.resource_version = None;
+    pod.metadata.managed_fields = None;
+    let conditions = pod
+        .status
+        .take()
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let foreign: Vec<_> = conditions
+        .into_iter()
+        .filter(|condition| !OWN.contains(&condition.type_.as_str()))
+        .collect();
+    if !foreign.is_empty() {
+        pod.status = Some(PodStatus {
+            conditions: Some(foreign),
+            ..PodStatus::default()
+        });
+    }
+    pod
+}
+
+fn references(list: Vec<Reference>) -> Result<References, AssignError> {
+    let mut references = References::default();
+    for Reference {
+        kind,
+        name,
+        object_json,
+    } in list
+    {
+        let wrap = |source| AssignError::Reference {
+            kind: kind.clone(),
+            name: name.clone(),
+            source,
+        };
+        match kind.as_str() {
+            "ConfigMap" => {
+                references
+                    .config_maps
+                    .insert(name.clone(), serde_json::from_slice(&object_json).map_err(wrap)?);
+            }
+            "Secret" => {
+                references
+                    .secrets
+                    .insert(name.clone(), serde_json::from_slice(&object_json).map_err(wrap)?);
+            }
+            other => tracing::debug!(
+                kind = other,
+                "a pod refers to a kind that this agent does not know"
+            ),
+        }
+    }
+    Ok(references)
+}

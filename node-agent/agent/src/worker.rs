@@ -1,0 +1,361 @@
+//! One task per pod: reads the world, asks [`flotilla_lifecycle::plan`], carries out its steps.
+//!
+//! *Guarantees*: what happened is on disk before it is reported, and a container's end is reported before what is
+//! left of it is removed. *Assumes*: nobody else touches the pod's sandbox.
+
+mod starting;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_images::Image;
+use flotilla_lifecycle::{History, Notice, Plan, Quantities, Run, Sandbox, View, notices, plan};
+use flotilla_proto::node::NodeConfig;
+use flotilla_runtime::ContainerState;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::machine::Machine;
+use crate::outbox::Outbox;
+use crate::pods::{Desired, PodView};
+use crate::report::report;
+
+/// A state that the next step will change is told only if the step takes this long.
+const PASSING: Duration = Duration::from_millis(150);
+/// After a step that could not be carried out.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+pub(crate) struct Surroundings {
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) host_addresses: Vec<IpAddr>,
+    pub(crate) allocatable: Quantities,
+    /// What the control plane said about the cluster's network and names.
+    pub(crate) cluster: watch::Receiver<Option<NodeConfig>>,
+    /// Folders of the pods' logs.
+    pub(crate) logs_dir: PathBuf,
+    /// Folders of the files that a pod's containers share.
+    pub(crate) files_dir: PathBuf,
+}
+
+impl Surroundings {
+    /// The folder of a pod's logs.
+    pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
+        let meta = &pod.metadata;
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        self.logs_dir.join(format!(
+            "{}_{}_{}",
+            part(&meta.namespace),
+            part(&meta.name),
+            part(&meta.uid)
+        ))
+    }
+}
+
+/// Drives one pod until nothing of it is left or the agent shuts down.
+pub(crate) struct Worker {
+    surroundings: Arc<Surroundings>,
+    uid: String,
+    desired: watch::Receiver<Desired>,
+    view: watch::Sender<PodView>,
+    checkpoint: Checkpoint,
+    saved: Option<Checkpoint>,
+    images: BTreeMap<String, Image>,
+    changes: Option<watch::Receiver<u64>>,
+}
+
+/// Why a wait ended.
+enum Woken {
+    Again,
+    Shutdown,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        surroundings: Arc<Surroundings>,
+        uid: String,
+        desired: watch::Receiver<Desired>,
+        view: watch::Sender<PodView>,
+        checkpoint: Checkpoint,
+    ) -> Self {
+        Self {
+            surroundings,
+            uid,
+            desired,
+            view,
+            checkpoint,
+            saved: None,
+            images: BTreeMap::new(),
+            changes: None,
+        }
+    }
+
+    /// Runs until the pod is gone. On shutdown the containers are left as they are.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        self.checkpoint
+            .history
+            .started_at
+            .get_or_insert_with(Timestamp::now);
+        loop {
+            self.take_desired();
+            self.observe();
+            let plan = self.plan();
+            self.publish(&plan);
+            self.tidy().await;
+            if plan.is_gone {
+                self.finish(&shutdown).await;
+                return;
+            }
+            let mut limit = plan.look_again_at.map(until);
+            if !plan.steps.is_empty() {
+                if self.perform(plan.steps).await {
+                    if shutdown.is_cancelled() {
+                        return;
+                    }
+                    continue;
+                }
+                limit = Some(RETRY);
+            }
+            if let Woken::Shutdown = self.wait(limit, &shutdown).await {
+                return;
+            }
+        }
+    }
+
+    fn take_desired(&mut self) {
+        let desired = self.desired.borrow_and_update().clone();
+        let checkpoint = &mut self.checkpoint;
+        if checkpoint.pod != *desired.pod || checkpoint.references() != *desired.references {
+            checkpoint.pod = (*desired.pod).clone();
+            checkpoint.config_maps = desired.references.config_maps.clone();
+            checkpoint.secrets = desired.references.secrets.clone();
+            checkpoint.history.inputs_changed();
+        }
+        checkpoint.history.removed |= desired.is_removed;
+    }
+
+    /// Takes over what the runtime knows.
+    fn observe(&mut self) {
+        if self.changes.is_none() {
+            self.changes = self.surroundings.machine.changes(&self.uid);
+        }
+        // Marked as seen before looking, so that what comes in between wakes the worker again.
+        if let Some(changes) = &mut self.changes {
+            changes.borrow_and_update();
+        }
+        if self.checkpoint.history.sandbox != Sandbox::Ready {
+            return;
+        }
+        let now = Timestamp::now();
+        let observation = self.surroundings.machine.observe(&self.uid).unwrap_or_default();
+        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
+        for container in &observation.containers {
+            absorb(pod, history, container);
+        }
+        for past in history.containers.values_mut() {
+            let is_known = |id: &str| observation.containers.iter().any(|container| container.id == id);
+            if past.run.as_ref().is_some_and(|run| !is_known(&run.id)) {
+                past.lost(now);
+            }
+        }
+        if !observation.is_alive {
+            history.sandbox_lost(now);
+            let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
+            self.tell(Notice::of_pod(false, "SandboxChanged", message));
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&View {
+            pod: &self.checkpoint.pod,
+            history: &self.checkpoint.history,
+            previous: &self.checkpoint.status,
+            host_addresses: &self.surroundings.host_addresses,
+            now: Timestamp::now(),
+        })
+    }
+
+    /// Saves what is known, then tells it.
+    fn publish(&mut self, plan: &Plan) {
+        let before = std::mem::replace(&mut self.checkpoint.status, plan.status.clone());
+        self.save();
+        for notice in notices(&self.checkpoint.pod, &before, &plan.status) {
+            self.tell(notice);
+        }
+        let hold = if plan.steps.is_empty() {
+            Duration::ZERO
+        } else {
+            PASSING
+        };
+        let is_told = self.view.borrow().status.phase.is_some() && before == plan.status;
+        if !is_told && !self.checkpoint.history.removed {
+            self.surroundings
+                .outbox
+                .status(&self.checkpoint.pod, plan.status.clone(), hold);
+        }
+        self.view.send_replace(PodView {
+            pod: Arc::new(self.checkpoint.pod.clone()),
+            history: self.checkpoint.history.clone(),
+            status: plan.status.clone(),
+        });
+    }
+
+    fn save(&mut self) {
+        if self.saved.as_ref() == Some(&self.checkpoint) {
+            return;
+        }
+        match self.surroundings.checkpoints.save(&self.uid, &self.checkpoint) {
+            Ok(()) => self.saved = Some(self.checkpoint.clone()),
+            Err(error) => tracing::error!(
+                pod = self.uid,
+                error = report(&error),
+                "a pod's state cannot be kept"
+            ),
+        }
+    }
+
+    fn tell(&self, notice: Notice) {
+        self.surroundings.outbox.event(&self.checkpoint.pod, notice);
+    }
+
+    /// Removes what is left of containers whose end is recorded.
+    async fn tidy(&self) {
+        let Some(observation) = self.surroundings.machine.observe(&self.uid) else {
+            return;
+        };
+        for container in observation
+            .containers
+            .iter()
+            .filter(|container| container.finished.is_some())
+        {
+            let past = self.checkpoint.history.container(&container.name);
+            let is_recorded = past
+                .run
+                .as_ref()
+                .is_none_or(|run| run.id != container.id || run.finished.is_some());
+            if !is_recorded || !observation.is_alive {
+                continue;
+            }
+            if let Err(error) = self
+                .surroundings
+                .machine
+                .remove_container(&self.uid, &container.id)
+                .await
+            {
+                tracing::warn!(
+                    pod = self.uid,
+                    container = container.id,
+                    error = report(&error),
+                    "leftovers stay"
+                );
+            }
+        }
+    }
+
+    async fn wait(&mut self, limit: Option<Duration>, shutdown: &CancellationToken) -> Woken {
+        let changes = &mut self.changes;
+        let changed = async move {
+            if let Some(changes) = changes
+                && changes.changed().await.is_ok()
+            {
+                return;
+            }
+            // A closed channel is that of a sandbox which was destroyed; nothing more comes from it.
+            std::future::pending().await
+        };
+        let timer = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Every arm only waits: whichever is dropped, the loop reads the state anew.
+        tokio::select! {
+            () = shutdown.cancelled() => Woken::Shutdown,
+            changed = self.desired.changed() => if changed.is_ok() { Woken::Again } else { Woken::Shutdown },
+            () = changed => Woken::Again,
+            () = timer => Woken::Again,
+        }
+    }
+
+    /// Tells that the pod is gone and, once the leader knows, forgets it.
+    async fn finish(&mut self, shutdown: &CancellationToken) {
+        let pod = &self.checkpoint.pod;
+        for folder in [
+            self.surroundings.log_dir(pod),
+            self.surroundings.files_dir.join(&self.uid),
+        ] {
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(folder = %folder.display(), error = report(&error), "a pod's files stay");
+                }
+                _ => {}
+            }
+        }
+        if !self.checkpoint.history.removed {
+            self.surroundings.outbox.gone(pod);
+            // Both arms only wait. A shutdown leaves the checkpoint, so the next agent tells it again.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                removed = self.desired.wait_for(|desired| desired.is_removed) => if removed.is_err() { return },
+            }
+        }
+        self.surroundings.outbox.forget(&self.uid);
+        if let Err(error) = self.surroundings.checkpoints.remove(&self.uid) {
+            tracing::warn!(pod = self.uid, error = report(&error), "a pod's checkpoint stays");
+        }
+    }
+
+    fn container(&self, name: &str) -> Option<Container> {
+        let spec = self.checkpoint.pod.spec.as_ref()?;
+        let all = spec.init_containers.iter().flatten().chain(&spec.containers);
+        all.into_iter().find(|container| container.name == name).cloned()
+    }
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}
+
+/// Notes a container that the runtime knows: a start whose record was lost with the agent, or an end.
+fn absorb(pod: &Pod, history: &mut History, container: &ContainerState) {
+    let spec = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let Some(image) = spec
+        .into_iter()
+        .find(|known| known.name == container.name)
+        .map(|known| known.image.clone())
+    else {
+        return;
+    };
+    let past = history.container_mut(&container.name);
+    if past.attempts <= container.attempt {
+        past.attempts = container.attempt;
+        past.started(Run {
+            id: container.id.clone(),
+            started_at: container.started_at,
+            image: image.unwrap_or_default(),
+            image_id: String::new(),
+            stop_signal: None,
+            finished: None,
+        });
+    }
+    match container.finished {
+        Some(exit) if exit.unknown => past.lost(exit.finished_at),
+        Some(exit) => {
+            past.exited(&container.id, exit.code, exit.oom_killed, exit.finished_at);
+        }
+        None => {}
+    }
+}

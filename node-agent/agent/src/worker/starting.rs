@@ -1,0 +1,220 @@
+//! Starts one container.
+
+use std::path::PathBuf;
+
+use flotilla_images::Image;
+use flotilla_lifecycle::{
+    Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, check_non_root, container_limits, launch,
+};
+use flotilla_runtime::{Capabilities, ContainerSpec, Mount, StartContainerError, Started, User, logs};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+
+use super::Worker;
+use super::steps::resources;
+use crate::report::report;
+
+/// Why a container's spec cannot be made.
+#[derive(Debug, thiserror::Error)]
+enum SpecError {
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("{0}")]
+    User(#[from] flotilla_images::ResolveUserError),
+}
+
+impl SpecError {
+    fn waiting_reason(&self) -> &'static str {
+        match self {
+            SpecError::Launch(LaunchError::NoCommand) | SpecError::User(_) => "CreateContainerError",
+            SpecError::Launch(_) => "CreateContainerConfigError",
+        }
+    }
+}
+
+impl Worker {
+    pub(super) async fn start(&mut self, name: &str, attempt: u32) {
+        let Some(container) = self.container(name) else {
+            return;
+        };
+        let Some(image) = self.images.get(name).cloned() else {
+            self.checkpoint.history.container_mut(name).image = ImageState::Unknown;
+            return;
+        };
+        let spec = match self.container_spec(&container, &image, attempt) {
+            Ok(spec) => spec,
+            Err(error) => {
+                let (reason, message) = (error.waiting_reason(), report(&error));
+                self.trouble(name, reason, message);
+                return;
+            }
+        };
+        self.remove_old_logs(name, attempt);
+        let id = spec.id.clone();
+        let started = self.surroundings.machine.start(&self.uid, spec).await;
+        self.learn_start(name, id, &image, started).await;
+    }
+
+    async fn learn_start(
+        &mut self,
+        name: &str,
+        id: String,
+        image: &Image,
+        started: Result<Started, StartContainerError>,
+    ) {
+        let now = Timestamp::now();
+        let mut run = Run {
+            id,
+            started_at: now,
+            image: image.reference.clone(),
+            image_id: image.id.clone(),
+            stop_signal: image.config.stop_signal.clone(),
+            finished: None,
+        };
+        match started {
+            Ok(started) => {
+                self.tell_about(name, false, "Created", format!("Created container: {name}"));
+                self.tell_about(name, false, "Started", format!("Started container {name}"));
+                run.started_at = started.started_at;
+                self.checkpoint.history.container_mut(name).started(run);
+            }
+            Err(error @ StartContainerError::Shim(_)) => {
+                tracing::warn!(
+                    pod = self.uid,
+                    container = name,
+                    error = report(&error),
+                    "the sandbox is gone"
+                );
+                self.checkpoint.history.sandbox_lost(now);
+            }
+            Err(
+                error @ (StartContainerError::CommandNotFound { .. }
+                | StartContainerError::PathNotFound { .. }
+                | StartContainerError::NotExecutable { .. }
+                | StartContainerError::BadWorkingDirectory { .. }),
+            ) => {
+                let message = format!("failed to start container \"{name}\": {}", report(&error));
+                self.tell_about(name, false, "Created", format!("Created container: {name}"));
+                self.tell_about(name, true, "Failed", format!("Error: {message}"));
+                self.forget_container(&run.id).await;
+                self.checkpoint
+                    .history
+                    .container_mut(name)
+                    .start_failed(run, message);
+            }
+            Err(error) => {
+                self.forget_container(&run.id).await;
+                self.trouble(name, "CreateContainerError", report(&error));
+            }
+        }
+    }
+
+    fn trouble(&mut self, name: &str, reason: &str, message: String) {
+        self.tell_about(name, true, "Failed", format!("Error: {message}"));
+        self.checkpoint
+            .history
+            .container_mut(name)
+            .troubled(reason, message, Timestamp::now());
+    }
+
+    async fn forget_container(&self, id: &str) {
+        if let Err(error) = self.surroundings.machine.remove_container(&self.uid, id).await {
+            tracing::debug!(
+                pod = self.uid,
+                id,
+                error = report(&error),
+                "nothing to remove of a failed start"
+            );
+        }
+    }
+
+    fn container_spec(
+        &self,
+        container: &Container,
+        image: &Image,
+        attempt: u32,
+    ) -> Result<ContainerSpec, SpecError> {
+        let pod = &self.checkpoint.pod;
+        let references = self.checkpoint.references();
+        let facts = Facts {
+            pod,
+            references: &references,
+            addresses: &self.checkpoint.history.addresses,
+            host_addresses: &self.surroundings.host_addresses,
+            allocatable: &self.surroundings.allocatable,
+        };
+        let launch = launch(&facts, container, &defaults(image))?;
+        let user = self.user(image, &launch)?;
+        check_non_root(pod, container, user.uid)?;
+        let log_dir = self.surroundings.log_dir(pod);
+        Ok(ContainerSpec {
+            id: format!("{}-{attempt}", container.name),
+            name: container.name.clone(),
+            attempt,
+            lower_dirs: image.layers.clone(),
+            user,
+            resources: resources(container_limits(container)),
+            log_path: logs::path(&log_dir, &container.name, attempt),
+            mounts: self.mounts(launch.read_only_root),
+            args: launch.args,
+            env: launch.env,
+            cwd: launch.cwd,
+            read_only_rootfs: launch.read_only_root,
+            capabilities: Capabilities {
+                add: launch.capabilities_added,
+                drop: launch.capabilities_dropped,
+            },
+            no_new_privileges: launch.no_new_privileges,
+            terminal: false,
+            stdin: false,
+        })
+    }
+
+    fn user(&self, image: &Image, launch: &Launch) -> Result<User, SpecError> {
+        let found = self.surroundings.machine.user(image, &launch.user)?;
+        let mut additional_gids = found.additional_gids;
+        additional_gids.extend(&launch.supplemental_groups);
+        Ok(User {
+            uid: found.uid,
+            gid: launch.group.unwrap_or(found.gid),
+            additional_gids,
+        })
+    }
+
+    fn mounts(&self, read_only: bool) -> Vec<Mount> {
+        let folder = self.surroundings.files_dir.join(&self.uid);
+        let mount = |name: &str| Mount {
+            source: folder.join(name),
+            destination: PathBuf::from("/etc").join(name),
+            read_only,
+        };
+        ["hosts", "hostname", "resolv.conf"].map(mount).into()
+    }
+
+    /// Only the running and the previous attempt's logs can be asked for.
+    fn remove_old_logs(&self, name: &str, attempt: u32) {
+        let Some(old) = attempt.checked_sub(2) else { return };
+        let path = logs::path(&self.surroundings.log_dir(&self.checkpoint.pod), name, old);
+        for suffix in ["", ".1", ".2"] {
+            let mut file = path.clone().into_os_string();
+            file.push(suffix);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(file = ?file, error = report(&error), "an old log stays");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn defaults(image: &Image) -> ImageDefaults {
+    let config = &image.config;
+    ImageDefaults {
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        env: config.env.clone(),
+        working_dir: config.working_dir.clone(),
+        user: config.user.clone(),
+    }
+}

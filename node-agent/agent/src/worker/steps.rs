@@ -1,0 +1,311 @@
+//! Carries out what the plan asks for, and notes what came of it.
+
+use std::net::IpAddr;
+
+use flotilla_images::Image;
+use flotilla_lifecycle::{
+    CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
+};
+use flotilla_runtime::{Resources, SandboxSpec};
+use jiff::Timestamp;
+
+use super::Worker;
+use crate::report::report;
+
+const SIGKILL: i32 = 9;
+
+/// What came of a step that needs nothing but the machine.
+enum Outcome {
+    Image {
+        container: String,
+        found: Result<Image, Missing>,
+    },
+    Sandbox(Result<Vec<IpAddr>, String>),
+}
+
+/// Why an image is not at hand.
+struct Missing {
+    reason: &'static str,
+    message: String,
+}
+
+impl Worker {
+    /// Carries out the steps. False: one failed in a way that the history does not show, so wait before the next.
+    pub(super) async fn perform(&mut self, steps: Vec<Step>) -> bool {
+        let is_preparation = |step: &Step| matches!(step, Step::FindImage { .. } | Step::MakeSandbox);
+        let (first, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_preparation);
+        let outcomes = futures::future::join_all(first.into_iter().map(|step| self.prepare(step))).await;
+        for outcome in outcomes.into_iter().flatten() {
+            self.learn(outcome);
+        }
+        let mut is_well = true;
+        for step in rest {
+            is_well &= self.carry_out(step).await;
+        }
+        is_well
+    }
+
+    async fn prepare(&self, step: Step) -> Option<Outcome> {
+        match step {
+            Step::FindImage { container } => {
+                let found = self.find_image(&container).await;
+                Some(Outcome::Image { container, found })
+            }
+            Step::MakeSandbox => {
+                let made = self.surroundings.machine.make_sandbox(self.sandbox_spec()).await;
+                Some(Outcome::Sandbox(made.map_err(|error| report(&error))))
+            }
+            _ => None,
+        }
+    }
+
+    async fn find_image(&self, name: &str) -> Result<Image, Missing> {
+        let container = self.container(name).unwrap_or_default();
+        let reference = container.image.as_deref().unwrap_or_default();
+        if let Err(error) = flotilla_images::normalize(reference) {
+            let message = format!(
+                "Failed to apply default image tag \"{reference}\": {}",
+                report(&error)
+            );
+            return Err(Missing {
+                reason: "InvalidImageName",
+                message,
+            });
+        }
+        let policy = container.image_pull_policy.as_deref();
+        match self
+            .surroundings
+            .machine
+            .find_image(reference, &self.uid, name)
+            .await
+        {
+            Ok(Some(image)) => Ok(image),
+            Ok(None) if policy == Some("Never") => Err(Missing {
+                reason: "ErrImageNeverPull",
+                message: format!("Container image \"{reference}\" is not present with pull policy of Never"),
+            }),
+            Ok(None) => Err(Missing {
+                reason: "ErrImagePull",
+                message: format!(
+                    "image {reference} is not on this node, and pulling from registries is not supported yet: \
+                     add it with `flotilla image import FILE`"
+                ),
+            }),
+            Err(error) => Err(Missing {
+                reason: "ErrImagePull",
+                message: report(&error),
+            }),
+        }
+    }
+
+    fn sandbox_spec(&self) -> SandboxSpec {
+        let pod = &self.checkpoint.pod;
+        let meta = &pod.metadata;
+        SandboxSpec {
+            uid: self.uid.clone(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            hostname: hostname(pod),
+            log_dir: self.surroundings.log_dir(pod),
+            resources: resources(pod_limits(pod)),
+            host_network: self.uses_host_network(),
+        }
+    }
+
+    fn uses_host_network(&self) -> bool {
+        self.checkpoint
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.host_network)
+            .unwrap_or_default()
+    }
+
+    fn learn(&mut self, outcome: Outcome) {
+        let now = Timestamp::now();
+        match outcome {
+            Outcome::Image { container, found } => self.learn_image(&container, found, now),
+            Outcome::Sandbox(made) => {
+                self.changes = None;
+                let written = made.and_then(|addresses| self.write_files(&addresses).map(|()| addresses));
+                match written {
+                    Ok(addresses) => self
+                        .checkpoint
+                        .history
+                        .sandbox_ready(&self.checkpoint.pod, addresses),
+                    Err(message) => {
+                        let told = format!("Failed to create pod sandbox: {message}");
+                        self.tell(Notice::of_pod(true, "FailedCreatePodSandBox", told));
+                        self.checkpoint.history.sandbox_failed(message, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn_image(&mut self, name: &str, found: Result<Image, Missing>, now: Timestamp) {
+        let reference = self
+            .container(name)
+            .and_then(|container| container.image)
+            .unwrap_or_default();
+        match found {
+            Ok(image) => {
+                let message = format!("Container image \"{reference}\" already present on machine");
+                self.tell_about(name, false, "Pulled", message);
+                self.images.insert(name.to_owned(), image);
+                self.checkpoint.history.container_mut(name).image_found();
+            }
+            Err(missing) => {
+                match missing.reason {
+                    "ErrImagePull" => {
+                        self.tell_about(name, false, "Pulling", format!("Pulling image \"{reference}\""));
+                        let message = format!("Failed to pull image \"{reference}\": {}", missing.message);
+                        self.tell_about(name, true, "Failed", message);
+                        self.tell_about(name, true, "Failed", "Error: ErrImagePull".to_owned());
+                    }
+                    "InvalidImageName" => {
+                        self.tell_about(name, true, "InspectFailed", missing.message.clone())
+                    }
+                    _ => {
+                        self.tell_about(name, true, "ErrImageNeverPull", missing.message.clone());
+                        self.tell_about(name, true, "Failed", "Error: ErrImageNeverPull".to_owned());
+                    }
+                }
+                self.checkpoint.history.container_mut(name).image_missing(
+                    missing.reason,
+                    missing.message,
+                    now,
+                );
+            }
+        }
+    }
+
+    pub(super) fn tell_about(
+        &self,
+        container: &str,
+        is_warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.tell(Notice::of_container(
+            &self.checkpoint.pod,
+            container,
+            is_warning,
+            reason,
+            message,
+        ));
+    }
+
+    /// Writes the files that all containers of the pod see under `/etc`.
+    fn write_files(&self, addresses: &[IpAddr]) -> Result<(), String> {
+        let pod = &self.checkpoint.pod;
+        let cluster = self.surroundings.cluster.borrow().clone().unwrap_or_default();
+        let node_file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let hosts = if self.uses_host_network() {
+            format!(
+                "# Kubernetes-managed hosts file (host network).\n{}",
+                node_file("/etc/hosts")
+            )
+        } else {
+            hosts_file(pod, addresses, &cluster.cluster_domain)
+        };
+        let resolver = resolver_file(
+            pod,
+            &cluster.cluster_dns,
+            &cluster.cluster_domain,
+            &node_file("/etc/resolv.conf"),
+        );
+        let folder = self.surroundings.files_dir.join(&self.uid);
+        let write = || {
+            std::fs::create_dir_all(&folder)?;
+            std::fs::write(folder.join("hosts"), hosts)?;
+            std::fs::write(folder.join("hostname"), format!("{}\n", hostname(pod)))?;
+            std::fs::write(folder.join("resolv.conf"), resolver)
+        };
+        write().map_err(|error: std::io::Error| format!("cannot write the pod's files: {}", report(&error)))
+    }
+
+    async fn carry_out(&mut self, step: Step) -> bool {
+        match step {
+            Step::FindImage { .. } | Step::MakeSandbox => true,
+            Step::Start { container, attempt } => {
+                self.start(&container, attempt).await;
+                true
+            }
+            Step::Signal {
+                container,
+                id,
+                signal,
+            } => {
+                self.tell_about(
+                    &container,
+                    false,
+                    "Killing",
+                    format!("Stopping container {container}"),
+                );
+                self.signal(&container, &id, signal, Stop::Asked).await
+            }
+            Step::Kill { container, id } => {
+                if self.checkpoint.history.container(&container).stop.is_none() {
+                    self.tell_about(
+                        &container,
+                        false,
+                        "Killing",
+                        format!("Stopping container {container}"),
+                    );
+                }
+                self.signal(&container, &id, SIGKILL, Stop::Killed).await
+            }
+            Step::RemoveSandbox => self.remove_sandbox().await,
+        }
+    }
+
+    async fn signal(&mut self, container: &str, id: &str, signal: i32, stop: Stop) -> bool {
+        let sent = self.surroundings.machine.signal(&self.uid, id, signal).await;
+        if let Err(error) = &sent {
+            // A container that has ended meanwhile is the usual reason; its end is on the way.
+            tracing::warn!(
+                pod = self.uid,
+                id,
+                signal,
+                error = report(error),
+                "a container cannot be signalled"
+            );
+            return false;
+        }
+        self.checkpoint
+            .history
+            .stopping_since
+            .get_or_insert_with(Timestamp::now);
+        self.checkpoint.history.container_mut(container).stop = Some(stop);
+        true
+    }
+
+    async fn remove_sandbox(&mut self) -> bool {
+        match self.surroundings.machine.remove_sandbox(&self.uid).await {
+            Ok(()) => {
+                self.changes = None;
+                self.checkpoint.history.sandbox = Sandbox::Removed;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
+                    pod = self.uid,
+                    error = report(&error),
+                    "a sandbox cannot be taken down yet"
+                );
+                false
+            }
+        }
+    }
+}
+
+pub(super) fn resources(limits: CgroupLimits) -> Resources {
+    Resources {
+        cpu_shares: limits.cpu_shares,
+        cpu_quota: limits.cpu_quota,
+        cpu_period: limits.cpu_period,
+        memory_limit: limits.memory_limit,
+        pids: None,
+    }
+}
