@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,6 +18,8 @@ use nix::sys::signal::{SigSet, Signal};
 const CONNECTIONS_MAX: usize = 1000;
 const STACK_BYTES: usize = 64 * 1024;
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
+/// More of a neighbour's answer is not read.
+const FETCH_BYTES_MAX: u64 = 1024 * 1024;
 /// An idle connection is closed after this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// Requests that are being answered when SIGTERM comes get this long.
@@ -275,6 +277,8 @@ impl Demo {
                     .collect();
                 Answer::new(200, lines.join("\n"))
             }
+            "/addresses" => Answer::new(200, addresses()),
+            "/fetch" => fetch(parameter("port"), parameter("path")),
             "/healthz" => self.health(&request.method, parameter("set").as_deref()),
             "/log" => {
                 let line = parameter("line").unwrap_or_default();
@@ -290,7 +294,7 @@ impl Demo {
             },
             _ => Answer::new(
                 404,
-                "not found: try / /version /hostname /env /healthz /log?line=… /exit?code=…",
+                "not found: try / /version /hostname /addresses /env /fetch?port=…&path=… /healthz /log?line=… /exit?code=…",
             ),
         }
     }
@@ -313,6 +317,36 @@ impl Demo {
             Answer::new(500, "bad")
         }
     }
+}
+
+/// The IPv4 addresses of the pod but for localhost, one a line.
+fn addresses() -> String {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
+    let lines: Vec<String> =
+        addresses.filter(|address| !address.is_loopback()).map(|address| address.to_string()).collect();
+    lines.join("\n")
+}
+
+/// What a neighbour in the same pod answers on localhost.
+fn fetch(port: Option<String>, path: Option<String>) -> Answer {
+    let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) else {
+        return Answer::new(400, "port must be a number");
+    };
+    match ask_neighbour(port, path.as_deref().unwrap_or("/")) {
+        Ok(body) => Answer::new(200, body),
+        Err(error) => Answer::new(500, format!("cannot fetch from 127.0.0.1:{port}: {}", reason(&error))),
+    }
+}
+
+fn ask_neighbour(port: u16, path: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    connection.set_read_timeout(Some(IDLE_LIMIT))?;
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.take(FETCH_BYTES_MAX).read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(body.trim_end().to_owned())
 }
 
 /// Undoes `%41` and `+`; what is malformed stays as it is.
