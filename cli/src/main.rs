@@ -1,2 +1,129 @@
-//! The `flotilla` binary.
-fn main() {}
+//! The `flotilla` binary: a control-plane replica, a node, a whole cluster on this machine, and a client.
+//!
+//! One file per verb. This file reads flags and picks the verb; the work is done by library crates
+//! or, for the client, by the modules below.
+
+mod api_resources;
+mod apply;
+mod client;
+mod cluster_info;
+mod delete;
+mod discovery;
+mod get;
+mod logs;
+mod manifest;
+mod merge;
+mod output;
+mod pods;
+mod scale;
+mod selection;
+mod version;
+mod wait;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A small Kubernetes in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "flotilla", version, about, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(flatten)]
+    global: GlobalOptions,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that every verb of the client takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct GlobalOptions {
+    /// The kubeconfig to use [default: $KUBECONFIG, ~/.kube/config, the local cluster's]
+    #[arg(long, global = true, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use
+    #[arg(long, global = true, value_name = "NAME")]
+    context: Option<String>,
+    /// The namespace that the command is about
+    #[arg(short, long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Tell more about what is done; -vv shows requests
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create or change objects so that they are as files say
+    Apply(apply::Arguments),
+    /// Show objects
+    Get(get::Arguments),
+    /// Show objects in detail, with their events
+    /// Create objects from files or flags
+    /// Delete objects
+    Delete(delete::Arguments),
+    /// Print what a pod's containers wrote
+    Logs(logs::Arguments),
+    /// Set the number of replicas
+    Scale(scale::Arguments),
+    /// Follow or change the rollout of a Deployment
+    /// Set or remove labels
+    /// Set or remove annotations
+    /// Change a single feature of objects
+    /// Wait until objects meet a condition
+    Wait(wait::Arguments),
+    /// List the kinds that the server has
+    ApiResources(api_resources::Arguments),
+    /// Print the versions of client and server
+    Version(version::Arguments),
+    /// Print where the cluster is
+    ClusterInfo,
+}
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    start_logging(command_line.global.verbose);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::error_line(format!("error: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(command_line)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(CommandLine { global, verb }: CommandLine) -> anyhow::Result<()> {
+    match verb {
+        Verb::Apply(arguments) => apply::run(arguments, &global).await,
+        Verb::Get(arguments) => get::run(arguments, &global).await,
+        Verb::Delete(arguments) => delete::run(arguments, &global).await,
+        Verb::Logs(arguments) => logs::run(arguments, &global).await,
+        Verb::Scale(arguments) => scale::run(arguments, &global).await,
+        Verb::Wait(arguments) => wait::run(arguments, &global).await,
+        Verb::ApiResources(arguments) => api_resources::run(arguments, &global).await,
+        Verb::Version(arguments) => version::run(arguments, &global).await,
+        Verb::ClusterInfo => cluster_info::run(&global).await,
+    }
+}
+
+/// The client's log is for its own troubles, so it is silent unless asked for.
+fn start_logging(verbose: u8) {
+    let filter = match verbose {
+        0 => "error",
+        1 => "flotilla=info,warn",
+        _ => "flotilla=debug,kube=debug,info",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}
