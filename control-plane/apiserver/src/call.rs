@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flotilla_api::{Reason, Status};
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::auth::User;
@@ -29,7 +29,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) raw_query: Option<String>,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: UnsyncBoxBody<Bytes, BoxError>,
+    pub(crate) body: BoxBody<Bytes, BoxError>,
 }
 
 impl Call {
@@ -56,7 +56,7 @@ impl Call {
     pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
         let body = std::mem::replace(
             &mut self.body,
-            UnsyncBoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
+            BoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
         );
         let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect())
             .await

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::BoxBody;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ impl ApiServer {
     /// Dropping the future gives the request up. A write that has been proposed by then may still happen.
     pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<BoxError>,
     {
         let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path(),
@@ -119,7 +119,7 @@ impl ApiServer {
 
     async fn answer<B>(&self, request: Request<B>, peer: Peer) -> Result<Response<Body>, Failure>
     where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
@@ -136,7 +136,7 @@ impl ApiServer {
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             raw_query: parts.uri.query().map(str::to_owned),
             headers: parts.headers,
-            body: UnsyncBoxBody::new(body.map_err(Into::into)),
+            body: BoxBody::new(body.map_err(Into::into)),
         };
         match path::parse(&call.path) {
             Target::Resource(path) => resource::respond(self, &mut call, &path).await,
