@@ -25,6 +25,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Context {
     /// The write path; refused once another replica leads.
     pub(crate) resources: Resources,
+    /// The term in which this replica leads.
+    pub(crate) term: u64,
     /// Settings.
     pub(crate) options: Options,
     /// Which nodes are heard.
@@ -42,7 +44,8 @@ pub(crate) struct Context {
 impl Context {
     /// Starts the caches and waits until they are filled.
     pub(crate) async fn start(
-        resources: Resources,
+        resources: &Resources,
+        term: u64,
         options: Options,
         liveness: Arc<dyn NodeLiveness>,
         tracker: &TaskTracker,
@@ -50,6 +53,8 @@ impl Context {
     ) -> Context {
         let replica = resources.replica().clone();
         let context = Context {
+            resources: resources.fenced(term),
+            term,
             options,
             liveness,
             leading_since: Instant::now(),
@@ -59,7 +64,6 @@ impl Context {
             deployments: Cache::start(&replica, tracker, shutdown),
             nodes: Cache::start(&replica, tracker, shutdown),
             namespaces: Cache::start(&replica, tracker, shutdown),
-            resources,
         };
         context.pods.synced().await;
         context.replica_sets.synced().await;

@@ -6,7 +6,13 @@
 
 mod context;
 mod deployment;
+mod events;
+mod follow;
+mod garbage;
 mod labels;
+mod namespace;
+mod node;
+mod pod_garbage;
 mod pods;
 mod replicaset;
 mod runner;
@@ -78,7 +84,8 @@ pub async fn run(
                 true => {
                     lead(
                         options.clone(),
-                        resources.fenced(term.term),
+                        resources.clone(),
+                        term.term,
                         Arc::clone(&liveness),
                     )
                     .await
@@ -104,7 +111,7 @@ async fn other_term(
 }
 
 /// Runs all controllers; ends only by being dropped, which ends all that it started.
-async fn lead(options: Options, resources: Resources, liveness: Arc<dyn NodeLiveness>) {
+async fn lead(options: Options, resources: Resources, term: u64, liveness: Arc<dyn NodeLiveness>) {
     let runner = Runner {
         tracker: TaskTracker::new(),
         shutdown: CancellationToken::new(),
@@ -112,9 +119,22 @@ async fn lead(options: Options, resources: Resources, liveness: Arc<dyn NodeLive
     };
     let _ends_with_us = runner.shutdown.clone().drop_guard();
     tracing::info!("this replica leads: controllers start");
-    let context = Context::start(resources, options, liveness, &runner.tracker, &runner.shutdown).await;
+    let context = Context::start(
+        &resources,
+        term,
+        options,
+        liveness,
+        &runner.tracker,
+        &runner.shutdown,
+    )
+    .await;
     let context = Arc::new(context);
     deployment::start(&context, &runner);
     replicaset::start(&context, &runner);
+    node::start(&context, &runner);
+    let seen = namespace::start(&context, &runner);
+    garbage::start(&context, &runner, seen);
+    pod_garbage::start(&context, &runner);
+    events::start(&context, &runner);
     std::future::pending().await
 }
