@@ -7,7 +7,7 @@ use flotilla_api::{Reason, Status};
 use futures::StreamExt;
 use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Request, Response, Uri};
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, BodyStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -36,7 +36,7 @@ const DROPPED: [HeaderName; 8] = [
     http::header::AUTHORIZATION,
 ];
 
-type HttpClient = Client<HttpConnector, UnsyncBoxBody<bytes::Bytes, BoxError>>;
+type HttpClient = Client<HttpConnector, BoxBody<bytes::Bytes, BoxError>>;
 
 static CLIENT: LazyLock<HttpClient> = LazyLock::new(|| {
     let mut connector = HttpConnector::new();
@@ -71,7 +71,7 @@ pub(crate) async fn respond(
     }
     let body = std::mem::replace(
         &mut call.body,
-        UnsyncBoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
+        BoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
     );
     let request = request.body(body).map_err(Status::internal)?;
     let response = CLIENT

@@ -51,10 +51,9 @@ fn resign(leading: &watch::Sender<Option<Arc<Assignments>>>) {
 
 /// Ends when term or role are no longer `then`.
 async fn lost(leadership: &mut watch::Receiver<Leadership>, then: &Leadership) {
-    let changed = leadership
-        .wait_for(|now| now.is_self != then.is_self || (now.is_self && now.term != then.term))
-        .await;
-    if changed.is_err() {
+    let differs = |now: &Leadership| now.is_self != then.is_self || (now.is_self && now.term != then.term);
+    let gone = leadership.wait_for(differs).await.is_err();
+    if gone {
         // The replica is gone; shutdown follows.
         std::future::pending::<()>().await;
     }

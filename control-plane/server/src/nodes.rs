@@ -34,7 +34,7 @@ pub(crate) use join::{TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, token_secret_name};
 pub(crate) use liveness::Liveness;
 use logs::LogStreams;
 
-use crate::{material::Material, options::Options};
+use crate::material::Material;
 
 /// Messages that wait for one agent; each subscription sends no faster than the agent takes them.
 const OUTBOX_MAX: usize = 256;

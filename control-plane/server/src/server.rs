@@ -210,10 +210,7 @@ impl Server {
             },
             Arc::new(self.nodes.clone()),
         );
-        Services {
-            grpc: grpc.into_axum_router(),
-            api: Arc::new(api),
-        }
+        Ok(Services { grpc: grpc.into_axum_router(), api })
     }
 }
 

@@ -58,16 +58,18 @@ impl News {
     async fn take(&self) -> Pending {
         loop {
             let arrived = self.arrived.notified();
-            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            if pending.replaced || pending.routes || !pending.pods.is_empty() {
-                let replaced = pending.replaced;
-                let taken = std::mem::take(&mut *pending);
-                pending.replaced = replaced;
+            if let Some(taken) = self.take_now() {
                 return taken;
             }
-            drop(pending);
             arrived.await;
         }
+    }
+
+    fn take_now(&self) -> Option<Pending> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = pending.replaced || pending.routes || !pending.pods.is_empty();
+        let replaced = pending.replaced;
+        news.then(|| std::mem::replace(&mut *pending, Pending { replaced, ..Pending::default() }))
     }
 }
 
