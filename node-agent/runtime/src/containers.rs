@@ -16,7 +16,7 @@ use crate::spec::{ContainerState, Exit};
 use crate::sys;
 
 /// How long PID 1 may take to reap a container, after which the kernel knows its exit code.
-const REAP_ATTEMPTS: u32 = 50;
+const REAP_ATTEMPTS: u32 = 200;
 const REAP_PAUSE: Duration = Duration::from_millis(10);
 
 /// The exit code of a container whose end nobody saw, as containerd has it.

@@ -60,7 +60,7 @@ pub(crate) fn bring_up(plan: &Plan) -> Result<(Child, UnixStream), StepError> {
     let Plan { layout, record, .. } = plan;
     let listener = make_files(layout, record)?;
     plan.cgroups
-        .create(&record.cgroup, &record.spec.resources)
+        .create_pod(&record.cgroup, &record.spec.resources)
         .during("make the cgroup")?;
     make_namespaces(record)?;
     bind_namespaces(layout, Path::new("/proc/thread-self/ns"))?;

@@ -26,6 +26,7 @@ use nix::unistd::{ForkResult, setsid};
 
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord, read_json};
+use crate::spec::Resources;
 use crate::sys;
 
 /// Size of a pod's shared memory, as Docker and containerd have it.
@@ -66,15 +67,16 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
         run: pod_dir,
         state: sandbox.state.clone(),
     };
-    let cgroups = Cgroups::detect()?;
     let listener = take_listener()?;
     // Fails only for the leader of a process group, which is as good.
     setsid().ok();
     std::env::set_current_dir("/")?;
     sys::become_subreaper(c"flotilla-shim")?;
     let signals = watch_children()?;
+    let cgroups = Cgroups::detect()?;
     warm_up(&cgroups, &sandbox.cgroup)?;
     enter_mount_namespace(Path::new(&run_dir), &layout)?;
+    let cgroups = hide_cgroups(cgroups)?;
     serve::Shim::new(layout, sandbox, cgroups, listener, signals).serve()
 }
 
@@ -96,12 +98,18 @@ fn watch_children() -> io::Result<SignalFd> {
     )?)
 }
 
-/// Moves a throw-away process into the pod's cgroup: the first move waits some 10 ms for the kernel, later
-/// ones do not, and now nobody is waiting yet.
+/// On v2, moves a throw-away process into the pod's cgroup: the first move waits some 10 ms for the kernel,
+/// others soon after do not, and now nobody is waiting yet.
 fn warm_up(cgroups: &Cgroups, cgroup: &str) -> io::Result<()> {
-    if let ForkResult::Child = sys::fork()? {
-        let code = if cgroups.join(cgroup).is_ok() { 0 } else { 1 };
-        sys::exit_now(code);
+    if cgroups.is_unified()
+        && let ForkResult::Child = sys::fork()?
+    {
+        // In a folder of its own: one with controllers enabled for its children holds no process.
+        let warm = format!("{cgroup}/warm");
+        let joined = cgroups
+            .create_container(&warm, &Resources::default())
+            .and_then(|()| cgroups.join(&warm));
+        sys::exit_now(if joined.is_ok() { 0 } else { 1 });
     }
     Ok(())
 }
@@ -129,4 +137,13 @@ fn enter_mount_namespace(run_dir: &Path, layout: &Layout) -> io::Result<()> {
         Some(SHM_OPTIONS),
     )?;
     Ok(())
+}
+
+/// Leaves libcontainer an empty `/sys/fs/cgroup`, in which it does nothing: cgroups are ours.
+fn hide_cgroups(cgroups: Cgroups) -> io::Result<Cgroups> {
+    let hidden = cgroups.hide()?;
+    // It looks for v1 in a tmpfs.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some("none"), "/sys/fs/cgroup", Some("tmpfs"), flags, None::<&str>)?;
+    Ok(hidden)
 }

@@ -58,7 +58,6 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
     let environment = rootfs::prepare(container, &paths)?;
     let surroundings = Surroundings {
         rootfs: &paths.rootfs(),
-        cgroup: &container_cgroup(sandbox, &container.id),
         shm: &layout.shm(),
         unified: cgroups.is_unified(),
         host_network: sandbox.spec.host_network,
@@ -66,6 +65,13 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
     oci_spec(container, environment, &surroundings)?
         .save(paths.config())
         .map_err(|error| failed(&error))?;
+    let cgroup = container_cgroup(sandbox, &container.id);
+    cgroups
+        .create_container(&cgroup, &container.resources)
+        .and_then(|()| cgroups.join(&cgroup))
+        .map_err(|error| StartFailure::Create {
+            reason: format!("cannot set up the cgroup: {error}"),
+        })?;
     let stdin = sys::null_device().map_err(|error| failed(&error))?;
     let mut created = ContainerBuilder::new(container.id.clone(), SyscallType::default())
         .with_root_path(layout.oci_root())
@@ -85,7 +91,12 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
     let pid = created.pid().map(|pid| pid.as_raw()).unwrap_or_default();
     // Before the start: the program may end at once, and its exit must find its container.
     send(report, &Report::Started { pid }).map_err(|error| failed(&error))?;
-    created.start().map_err(|error| failed(&error))
+    created.start().map_err(|error| failed(&error))?;
+    cgroups
+        .complete_container(&cgroup, &container.resources)
+        .map_err(|error| StartFailure::Create {
+            reason: format!("cannot set the limits: {error}"),
+        })
 }
 
 /// An error with all of its causes, without repeating those that are only passed through.

@@ -4,15 +4,14 @@ use std::path::Path;
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
-    Capabilities as CapabilitySet, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder,
-    LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    Capabilities as CapabilitySet, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder,
+    Spec, SpecBuilder, UserBuilder,
 };
 
 use crate::capabilities;
 use crate::protocol::StartFailure;
-use crate::spec::{ContainerSpec, Resources};
+use crate::spec::ContainerSpec;
 
 const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
@@ -40,8 +39,6 @@ const READ_ONLY_PATHS: [&str; 5] = [
 /// What the pod adds to a container's spec.
 pub(super) struct Surroundings<'a> {
     pub(super) rootfs: &'a Path,
-    /// The container's cgroup.
-    pub(super) cgroup: &'a str,
     /// The pod's shared memory.
     pub(super) shm: &'a Path,
     /// cgroup v2 without v1.
@@ -81,7 +78,7 @@ fn build(
         .root(root)
         .mounts(mounts(container, pod)?)
         .process(process(container, environment, capabilities)?)
-        .linux(linux(container, pod)?)
+        .linux(linux(pod)?)
         .build()
 }
 
@@ -124,14 +121,14 @@ fn process(
     Ok(process)
 }
 
-fn linux(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
+fn linux(pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(pod)?)
-        .resources(resources(&container.resources)?)
-        .cgroups_path(pod.cgroup)
         .masked_paths(MASKED_PATHS.map(str::to_owned))
         .readonly_paths(READ_ONLY_PATHS.map(str::to_owned))
         .build()?;
+    // The process that calls libcontainer is in the container's cgroup already.
+    linux.set_resources(None);
     // Nothing on the node may follow a mount made in the container.
     linux.set_rootfs_propagation(Some("private".to_owned()));
     Ok(linux)
@@ -160,30 +157,6 @@ fn namespaces(pod: &Surroundings<'_>) -> Result<Vec<LinuxNamespace>, OciSpecErro
         .iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(*kind).build());
     joined.chain(own).collect()
-}
-
-fn resources(wanted: &Resources) -> Result<LinuxResources, OciSpecError> {
-    let deny_devices = LinuxDeviceCgroupBuilder::default()
-        .allow(false)
-        .access("rwm")
-        .build()?;
-    let mut resources = LinuxResourcesBuilder::default()
-        .devices(vec![deny_devices])
-        .build()?;
-    if wanted.cpu_shares.is_some() || wanted.cpu_quota.is_some() {
-        let mut cpu = LinuxCpuBuilder::default().build()?;
-        cpu.set_shares(wanted.cpu_shares);
-        cpu.set_quota(wanted.cpu_quota);
-        cpu.set_period(wanted.cpu_quota.map(|_| wanted.cpu_period.unwrap_or(100_000)));
-        resources.set_cpu(Some(cpu));
-    }
-    if let Some(limit) = wanted.memory_limit {
-        resources.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).build()?));
-    }
-    if let Some(limit) = wanted.pids {
-        resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
-    }
-    Ok(resources)
 }
 
 fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount>, OciSpecError> {
