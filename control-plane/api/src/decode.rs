@@ -203,3 +203,6 @@ fn located(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Strin
     let message = message.split(" at line ").next().unwrap_or(&message);
     format!("json: {path}: {message}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,7 +199,7 @@ impl Kind {
 
     /// A stored object in this kind's form; most kinds are shown as they are stored.
     pub fn from_storage(&self, object: Box<dyn Object>) -> Box<dyn Object> {
-        self.operations.from_storage(object)
+        self.operations.shown(object)
     }
 }
 
@@ -228,15 +228,15 @@ impl Kind {
 
     /// Whether a new object may be stored.
     pub fn validate_create(&self, object: &dyn Object) -> Result<(), Status> {
-        self.invalid_if_any(object, self.operations.validate(self, object))
+        self.invalid_if_any(object, &self.operations.validate(self, object))
     }
 
     /// Whether an object may be replaced.
     pub fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Result<(), Status> {
-        self.invalid_if_any(new, self.operations.validate_update(self, new, old))
+        self.invalid_if_any(new, &self.operations.validate_update(self, new, old))
     }
 
-    fn invalid_if_any(&self, object: &dyn Object, errors: Vec<crate::FieldError>) -> Result<(), Status> {
+    fn invalid_if_any(&self, object: &dyn Object, errors: &[crate::FieldError]) -> Result<(), Status> {
         if errors.is_empty() {
             return Ok(());
         }
@@ -246,7 +246,7 @@ impl Kind {
             .as_deref()
             .or(meta.generate_name.as_deref())
             .unwrap_or_default();
-        Err(Status::invalid(self, name, &errors))
+        Err(Status::invalid(self, name, errors))
     }
 
     /// Whether the kind has a status of its own path.

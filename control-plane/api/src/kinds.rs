@@ -63,3 +63,6 @@ const SCALE: SubresourceInfo = SubresourceInfo {
     kind: "Scale",
     verbs: READ_AND_WRITE,
 };
+
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,14 @@ pub fn canonical(text: &str) -> String {
     Quantity::parse(text).map_or_else(|_| text.to_owned(), |quantity| quantity.to_string())
 }
 
+/// Puts every entry into canonical form; what is no quantity stays for validation to refuse.
+pub fn make_canonical(list: Option<&mut BTreeMap<String, QuantityField>>) {
+    for amount in list.into_iter().flat_map(BTreeMap::values_mut) {
+        amount.0 = canonical(&amount.0);
+    }
+}
+
+#[derive(Clone, Copy)]
 enum Scale {
     PowerOfTen(i32),
     PowerOf1024(u32),

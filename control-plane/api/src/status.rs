@@ -267,3 +267,31 @@ impl Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::registry;
+
+    #[test]
+    fn messages_are_those_that_kubectl_shows() {
+        let pods = registry().by_kind("", "v1", "Pod").unwrap();
+        let deployments = registry().by_kind("apps", "v1", "Deployment").unwrap();
+        for (status, message) in [
+            (Status::not_found(pods, "x"), "pods \"x\" not found"),
+            (
+                Status::already_exists(deployments, "web"),
+                "deployments.apps \"web\" already exists",
+            ),
+            (
+                Status::modified(deployments, "web"),
+                "Operation cannot be fulfilled on deployments.apps \"web\": the object has been modified; please apply your changes to the latest version and try again",
+            ),
+            (Status::forbidden(pods, "", "no"), "pods is forbidden: no"),
+            (Status::forbidden(pods, "x", "no"), "pods \"x\" is forbidden: no"),
+            (Status::internal("oops"), "Internal error occurred: oops"),
+        ] {
+            assert_eq!(status.to_string(), message);
+        }
+    }
+}

@@ -22,7 +22,6 @@ pub(crate) fn kind() -> Kind {
         .short_names(&["ep"])
         .columns(COLUMNS, cells)
         .defaults(set_defaults)
-        .generation(|endpoints| &endpoints.subsets)
         .validate(validate)
         .build()
 }

@@ -89,7 +89,7 @@ fn validate(event: &Event, errors: &mut FieldErrors) {
     }
 }
 
-fn first_of<'a>(candidates: [Option<&'a String>; 2]) -> &'a str {
+fn first_of(candidates: [Option<&String>; 2]) -> &str {
     candidates
         .into_iter()
         .flatten()

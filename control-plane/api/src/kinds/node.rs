@@ -10,7 +10,7 @@ use crate::builder::{Builder, age_cell, name_cell};
 use crate::field::{FieldErrors, Path, Verbatim};
 use crate::kind::{Column, Kind, SubresourceInfo};
 use crate::names;
-use crate::quantity::Quantity;
+use crate::quantity::{self, Quantity};
 
 const COLUMNS: &[Column] = &[
     Column::NAME,
@@ -51,10 +51,12 @@ pub(crate) fn kind() -> Kind {
 /// What a node does not set aside can be allocated.
 fn set_defaults(node: &mut Node) {
     node.spec.get_or_insert_default();
-    if let Some(status) = &mut node.status
-        && status.allocatable.is_none()
-    {
-        status.allocatable.clone_from(&status.capacity);
+    if let Some(status) = &mut node.status {
+        quantity::make_canonical(status.capacity.as_mut());
+        quantity::make_canonical(status.allocatable.as_mut());
+        if status.allocatable.is_none() {
+            status.allocatable.clone_from(&status.capacity);
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! What Kubernetes fills in.
 
 use k8s_openapi::api::core::v1::{
-    Container, EphemeralContainer, HTTPGetAction, LifecycleHandler, Pod, PodSpec, Probe, Volume,
+    Container, EphemeralContainer, HTTPGetAction, LifecycleHandler, Pod, PodSpec, Probe,
+    ResourceRequirements, Volume,
 };
+
+use crate::quantity;
 
 /// Fills `field` in when it is absent or empty.
 fn text(field: &mut Option<String>, default: &str) {
@@ -75,7 +78,7 @@ fn set_container_defaults(container: &mut Container) {
     text(&mut container.image_pull_policy, policy);
     text(&mut container.termination_message_path, "/dev/termination-log");
     text(&mut container.termination_message_policy, "File");
-    container.resources.get_or_insert_default();
+    set_resource_defaults(container.resources.get_or_insert_default());
     for port in container.ports.iter_mut().flatten() {
         text(&mut port.protocol, "TCP");
     }
@@ -102,6 +105,11 @@ fn set_ephemeral_defaults(container: &mut EphemeralContainer) {
     text(&mut container.termination_message_path, "/dev/termination-log");
     text(&mut container.termination_message_policy, "File");
     container.resources.get_or_insert_default();
+}
+
+fn set_resource_defaults(resources: &mut ResourceRequirements) {
+    quantity::make_canonical(resources.limits.as_mut());
+    quantity::make_canonical(resources.requests.as_mut());
 }
 
 /// `Always` for the tag `latest`, given or implied.

@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "tests hand over literals")]
+
 use serde_json::{Value, json};
 
 use super::*;
