@@ -80,8 +80,8 @@ impl Resources {
         meta.name = meta.name.take().filter(|name| !name.is_empty());
         meta.uid = Some(uuid::Uuid::new_v4().to_string());
         meta.creation_timestamp = Some(now());
-        kind.prepare_create(object);
         kind.set_defaults(object);
+        kind.prepare_create(object);
         if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
             add_default_tolerations(pod, self.options.toleration_seconds);
         }

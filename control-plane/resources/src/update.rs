@@ -115,12 +115,13 @@ fn replaced(
 ) -> Result<Change, Status> {
     check_preconditions(kind, old, &*new, current)?;
     match part {
-        Part::Whole => kind.prepare_update(&mut *new, old),
+        Part::Whole => {
+            // Before the comparison with `old`, or a field left to its default would count as a change.
+            kind.set_defaults(&mut *new);
+            kind.prepare_update(&mut *new, old);
+        }
         Part::Status => kind.prepare_status_update(&mut *new, old),
         Part::Scale => new = scaled(kind, old, &*new)?,
-    }
-    if part == Part::Whole {
-        kind.set_defaults(&mut *new);
     }
     let meta = new.meta_mut();
     meta.resource_version = None;
