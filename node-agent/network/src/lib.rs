@@ -4,7 +4,7 @@
 
 mod allocations;
 mod cidr;
-mod link;
+pub mod link;
 mod masquerade;
 pub mod netns;
 mod network;

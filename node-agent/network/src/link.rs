@@ -21,12 +21,12 @@ const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(173);
 pub(crate) type Routes = BTreeMap<(Ipv4Addr, u8), Option<Ipv4Addr>>;
 
 /// True when the kernel answered with this error number.
-pub(crate) fn is_errno(error: &Error, errno: nix::errno::Errno) -> bool {
+pub fn is_errno(error: &Error, errno: nix::errno::Errno) -> bool {
     matches!(error, Error::NetlinkError(message) if message.raw_code() == -(errno as i32))
 }
 
 /// Index of a link, if it exists.
-pub(crate) async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
+pub async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
     match handle
         .link()
         .get()
@@ -133,7 +133,7 @@ pub(crate) async fn configure_pod(handle: &Handle, address: Ipv4Addr, cidr: Cidr
 }
 
 /// Removes a link; an absent one is no error.
-pub(crate) async fn remove(handle: &Handle, name: &str) -> Result<(), Error> {
+pub async fn remove(handle: &Handle, name: &str) -> Result<(), Error> {
     let Some(index) = index_of(handle, name).await? else {
         return Ok(());
     };

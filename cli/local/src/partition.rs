@@ -1,0 +1,139 @@
+//! Keeps groups of nodes from hearing each other, by packet filters in the switch.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use flotilla_network::netns;
+
+use crate::error::At;
+use crate::place::need_root;
+use crate::state::State;
+use crate::{LocalError, Place, switch};
+
+const REMOVE: &str = "table bridge flotilla\ndelete table bridge flotilla\n";
+
+/// Splits the network: `server-1|server-2,server-3`. Nodes that are in no group hear everyone.
+///
+/// The port of 127.0.0.1 still leads to all servers.
+pub fn partition(place: &Place, groups: &str) -> Result<(), LocalError> {
+    need_root()?;
+    let _lock = place.lock()?;
+    let mut state = State::read(place)?;
+    let groups = parse(groups)?;
+    groups
+        .iter()
+        .flatten()
+        .try_for_each(|node| state.node(node).map(drop))?;
+    filter(place, &rules(&groups))?;
+    state.partition = groups;
+    state.write(place)
+}
+
+/// Lets all nodes hear each other again.
+pub fn heal(place: &Place) -> Result<(), LocalError> {
+    need_root()?;
+    let _lock = place.lock()?;
+    let mut state = State::read(place)?;
+    if state.partition.is_empty() {
+        return Ok(());
+    }
+    filter(place, REMOVE)?;
+    state.partition = Vec::new();
+    state.write(place)
+}
+
+fn parse(text: &str) -> Result<Vec<Vec<String>>, LocalError> {
+    let split = |group: &str| {
+        group
+            .split(',')
+            .map(|node| node.trim().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let groups: Vec<Vec<String>> = text.split('|').map(split).collect();
+    let nodes: Vec<&String> = groups.iter().flatten().collect();
+    let distinct: BTreeSet<&String> = nodes.iter().copied().collect();
+    if groups.len() < 2 || distinct.len() != nodes.len() || nodes.iter().any(|node| node.is_empty()) {
+        return Err(LocalError::Groups);
+    }
+    Ok(groups)
+}
+
+/// One transaction that replaces the filters of an earlier partition. Ports are named after their nodes.
+fn rules(groups: &[Vec<String>]) -> String {
+    let set = |group: &[String]| {
+        group
+            .iter()
+            .map(|node| format!("\"{node}\""))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut script = format!(
+        "{REMOVE}table bridge flotilla {{\n  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
+    );
+    for (at, from) in groups.iter().enumerate() {
+        for (_, to) in groups.iter().enumerate().filter(|(other, _)| *other != at) {
+            let _ = writeln!(
+                script,
+                "    iifname {{ {} }} oifname {{ {} }} drop",
+                set(from),
+                set(to)
+            );
+        }
+    }
+    script + "  }\n}\n"
+}
+
+fn filter(place: &Place, script: &str) -> Result<(), LocalError> {
+    let namespace = switch::namespace(place);
+    let run = || {
+        let mut nft = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = nft.stdin.take() {
+            // A program that ended early says why on its standard error.
+            let _ = stdin.write_all(script.as_bytes());
+        }
+        Ok(nft.wait_with_output())
+    };
+    let output = netns::enter(&namespace, run).map_err(|error| LocalError::Filter(error.to_string()))?;
+    let output = output.at("set filters in", &namespace)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(LocalError::Filter(
+        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_separated_by_bars_and_nodes_by_commas() {
+        assert_eq!(
+            parse("a,b|c").unwrap(),
+            [vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]]
+        );
+        for bad in ["", "a", "a|", "a|a", "a,a|b", "a,|b"] {
+            assert!(matches!(parse(bad), Err(LocalError::Groups)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_pair_of_groups_is_cut_in_both_directions() {
+        let script = rules(&parse("a,b|c").unwrap());
+        assert!(
+            script.contains("iifname { \"a\", \"b\" } oifname { \"c\" } drop"),
+            "{script}"
+        );
+        assert!(
+            script.contains("iifname { \"c\" } oifname { \"a\", \"b\" } drop"),
+            "{script}"
+        );
+    }
+}
