@@ -21,6 +21,17 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Any error of a transport.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Why a body could not be read to its end.
+///
+/// A type of its own and not the box alone: the compiler cannot prove for the box's erased lifetime that futures
+/// which read the body may change threads.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ReadBodyError(pub(crate) BoxError);
+
+/// The body of a request.
+pub(crate) type RequestBody = BoxBody<Bytes, ReadBodyError>;
+
 /// The parts of a request that handlers look at.
 pub(crate) struct Call {
     pub(crate) user: User,
@@ -29,7 +40,7 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) raw_query: Option<String>,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: BoxBody<Bytes, BoxError>,
+    pub(crate) body: RequestBody,
 }
 
 impl Call {
@@ -54,14 +65,11 @@ impl Call {
 
     /// The whole body.
     pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
-        let body = std::mem::replace(
-            &mut self.body,
-            BoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
-        );
-        let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect())
+        let body = Limited::new(self.take_body(), BODY_BYTES_MAX).collect();
+        let body = tokio::time::timeout(BODY_TIMEOUT, body)
             .await
             .map_err(|_| Status::timeout("the body of the request did not arrive in time"))?;
-        match collected {
+        match body {
             Ok(body) => Ok(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(Status::new(
                 Reason::RequestEntityTooLarge,
@@ -71,6 +79,12 @@ impl Call {
                 "cannot read the body of the request: {error}"
             ))),
         }
+    }
+
+    /// The body as it comes in; none is left.
+    pub(crate) fn take_body(&mut self) -> RequestBody {
+        let empty = BoxBody::new(http_body_util::Empty::new().map_err(|never| match never {}));
+        std::mem::replace(&mut self.body, empty)
     }
 
     /// The body as JSON; YAML is translated.

@@ -7,15 +7,14 @@ use flotilla_api::{Reason, Status};
 use futures::StreamExt;
 use http::header::{CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Request, Response, Uri};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, BodyStream};
+use http_body_util::BodyStream;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::body::Body;
-use crate::call::{BoxError, Call};
+use crate::call::{Call, RequestBody};
 use crate::path::ResourcePath;
 use crate::server::ApiServer;
 use crate::subresources;
@@ -36,7 +35,7 @@ const DROPPED: [HeaderName; 8] = [
     http::header::AUTHORIZATION,
 ];
 
-type HttpClient = Client<HttpConnector, BoxBody<bytes::Bytes, BoxError>>;
+type HttpClient = Client<HttpConnector, RequestBody>;
 
 static CLIENT: LazyLock<HttpClient> = LazyLock::new(|| {
     let mut connector = HttpConnector::new();
@@ -69,10 +68,7 @@ pub(crate) async fn respond(
     if let Some(headers) = request.headers_mut() {
         *headers = forwarded(&call.headers);
     }
-    let body = std::mem::replace(
-        &mut call.body,
-        BoxBody::new(http_body_util::Empty::new().map_err(Into::into)),
-    );
+    let body = call.take_body();
     let request = request.body(body).map_err(Status::internal)?;
     let response = CLIENT
         .request(request)

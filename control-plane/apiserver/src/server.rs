@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use crate::auth::{self, Attributes, ServiceAccountKeys, User};
 use crate::body::Body;
-use crate::call::{BoxError, Call};
+use crate::call::{BoxError, Call, ReadBodyError};
 use crate::list::RecentSnapshots;
 use crate::logs::PodLogs;
 use crate::openapi::Documents;
@@ -136,7 +136,7 @@ impl ApiServer {
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             raw_query: parts.uri.query().map(str::to_owned),
             headers: parts.headers,
-            body: BoxBody::new(body.map_err(Into::into)),
+            body: BoxBody::new(body.map_err(|error| ReadBodyError(error.into()))),
         };
         match path::parse(&call.path) {
             Target::Resource(path) => resource::respond(self, &mut call, &path).await,
