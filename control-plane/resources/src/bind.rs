@@ -1,11 +1,11 @@
 //! Binding pods to nodes, a batch in one proposal.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use flotilla_api::{Kind, Status, registry};
 use flotilla_store::{Operation, Outcome, Require, Snapshot, Stored};
 use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition},
+    api::core::v1::{Node, Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -31,7 +31,7 @@ pub struct Binding {
 
 impl Resources {
     /// Binds pods to nodes. One answer per binding, in their order; a pod that is bound already or is gone does
-    /// not keep the others from being bound.
+    /// not keep the others from being bound, nor does a node that is gone.
     pub async fn bind(&self, bindings: Vec<Binding>) -> Vec<Result<(), Status>> {
         let kind = registry().of::<Pod>();
         let snapshot = self.replica.snapshot();
@@ -44,13 +44,26 @@ impl Resources {
             }
         }
         while !pending.is_empty() {
-            let operations = pending.iter().map(|(_, operation)| operation.clone()).collect();
+            // A pod bound to a node that is no longer there would wait for ever.
+            let nodes: BTreeSet<&str> = pending.iter().map(|(index, _)| &*bindings[*index].node).collect();
+            let checks = nodes.iter().map(|node| Operation::Check {
+                key: key(registry().of::<Node>(), "", node),
+                require: Require::Present,
+            });
+            let operations = checks
+                .chain(pending.iter().map(|(_, operation)| operation.clone()))
+                .collect();
             match self.propose(operations).await {
                 Ok(Outcome::Committed { .. }) => break,
+                Ok(Outcome::Conflict { operation, .. }) if operation < nodes.len() => {
+                    let gone = nodes.into_iter().nth(operation).unwrap_or_default();
+                    refuse_node(&mut answers, &mut pending, &bindings, gone);
+                }
                 Ok(Outcome::Conflict {
                     operation: failed,
                     found,
                 }) => {
+                    let failed = failed - nodes.len();
                     let (index, _) = pending.remove(failed.min(pending.len() - 1));
                     match found
                         .map(|found| bound(kind, &found, &bindings[index]))
@@ -66,6 +79,19 @@ impl Resources {
             }
         }
         answers
+    }
+}
+
+/// Refuses all bindings to a node that is gone.
+fn refuse_node(
+    answers: &mut [Result<(), Status>],
+    pending: &mut Vec<(usize, Operation)>,
+    bindings: &[Binding],
+    gone: &str,
+) {
+    let status = Status::not_found(registry().of::<Node>(), gone);
+    for (index, _) in pending.extract_if(.., |(index, _)| bindings[*index].node == gone) {
+        answers[index] = Err(status.clone());
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flotilla_api::{Kind, Object, Status};
 use flotilla_store::Stored;
-use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{Resources, WriteOptions, create::now, propose::Change, resources::key};
 
@@ -106,13 +106,12 @@ fn deletion(kind: &Kind, mut object: Box<dyn Object>, options: &DeleteOptions, n
     settle_finalizers(&mut *object, options.propagation);
     let grace = remaining_grace(kind, &*object, options.grace_seconds);
     let meta = object.meta();
-    let held = meta.finalizers.as_ref().is_some_and(|list| !list.is_empty()) || holds_content(&*object);
-    if grace == 0 && !held {
+    if grace == 0 && !kind.has_finalizers(&*object) {
         return Change::Delete;
     }
     let marked_already = meta.deletion_timestamp.is_some();
     if !marked_already || Some(grace) < meta.deletion_grace_period_seconds {
-        mark(&mut *object, grace, now);
+        mark(kind, &mut *object, grace, now);
     }
     Change::Put(object)
 }
@@ -130,7 +129,7 @@ fn remaining_grace(kind: &Kind, object: &dyn Object, requested: Option<i64>) -> 
     }
 }
 
-fn mark(object: &mut dyn Object, grace_seconds: i64, now: &Time) {
+fn mark(kind: &Kind, object: &mut dyn Object, grace_seconds: i64, now: &Time) {
     let meta = object.meta_mut();
     let end = now.0 + jiff::SignedDuration::from_secs(grace_seconds);
     meta.deletion_timestamp = Some(Time(end));
@@ -138,9 +137,7 @@ fn mark(object: &mut dyn Object, grace_seconds: i64, now: &Time) {
     if let Some(generation) = &mut meta.generation {
         *generation += 1;
     }
-    if let Some(namespace) = object.as_any_mut().downcast_mut::<Namespace>() {
-        namespace.status.get_or_insert_default().phase = Some("Terminating".to_owned());
-    }
+    kind.begin_deletion(object);
 }
 
 fn settle_finalizers(object: &mut dyn Object, propagation: Option<Propagation>) {
@@ -155,15 +152,6 @@ fn settle_finalizers(object: &mut dyn Object, propagation: Option<Propagation>) 
     if finalizers.is_empty() {
         object.meta_mut().finalizers = None;
     }
-}
-
-/// Whether the object is a namespace that has not been emptied yet (`spec.finalizers`).
-pub(crate) fn holds_content(object: &dyn Object) -> bool {
-    object
-        .as_any()
-        .downcast_ref::<Namespace>()
-        .and_then(|namespace| namespace.spec.as_ref()?.finalizers.as_ref())
-        .is_some_and(|finalizers| !finalizers.is_empty())
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ fn replaced(
     meta.resource_version = None;
     meta.managed_fields = None;
     kind.validate_update(&*new, old)?;
-    Ok(if is_released(&*new) {
+    Ok(if is_released(kind, &*new) {
         Change::Delete
     } else {
         Change::Put(new)
@@ -170,12 +170,11 @@ fn check_preconditions(
 }
 
 /// Whether nothing holds back an object that is being deleted.
-fn is_released(object: &dyn Object) -> bool {
+fn is_released(kind: &Kind, object: &dyn Object) -> bool {
     let meta = object.meta();
     meta.deletion_timestamp.is_some()
-        && meta.finalizers.as_ref().is_none_or(Vec::is_empty)
         && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
-        && !crate::delete::holds_content(object)
+        && !kind.has_finalizers(object)
 }
 
 fn patched(
