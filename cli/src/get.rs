@@ -117,7 +117,7 @@ impl Get {
             if let Some(path) = &self.sort_by {
                 table
                     .rows
-                    .sort_by(|a, b| compare(path.find(&a.object), path.find(&b.object)));
+                    .sort_by(|a, b| compare(&path.find(&a.object), &path.find(&b.object)));
             }
             if !table.rows.is_empty() {
                 blocks.push(Printer::new(self.style(target, selection.several_kinds)).print(table));
@@ -140,15 +140,15 @@ impl Get {
             objects.append(&mut fetched.found);
         }
         if let Some(path) = &self.sort_by {
-            objects.sort_by(|a, b| compare(path.find(a), path.find(b)));
+            objects.sort_by(|a, b| compare(&path.find(a), &path.find(b)));
         }
         if !self.arguments.show_managed_fields && matches!(self.format, Format::Json | Format::Yaml) {
             objects.iter_mut().for_each(drop_managed_fields);
         }
-        let whole = match (selection.single, objects.pop()) {
-            (true, Some(object)) => object,
-            (true, None) => return Ok(errors),
-            (false, last) => object::list(objects.into_iter().chain(last).collect()),
+        let whole = match (selection.single, objects.as_slice()) {
+            (true, [object]) => object.clone(),
+            (true, _) => return Ok(errors),
+            (false, objects) => object::list(objects),
         };
         output::text(&object::render(&self.format, &whole, !self.arguments.no_headers)?);
         Ok(errors)
@@ -336,7 +336,7 @@ fn drop_managed_fields(object: &mut Value) {
 }
 
 /// Numbers by size, text (and times, whose text sorts as they do) by letters; what is absent is first.
-fn compare(a: Vec<&Value>, b: Vec<&Value>) -> std::cmp::Ordering {
+fn compare(a: &[&Value], b: &[&Value]) -> std::cmp::Ordering {
     match (a.first(), b.first()) {
         (Some(Value::Number(a)), Some(Value::Number(b))) => a
             .as_f64()

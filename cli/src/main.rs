@@ -3,20 +3,33 @@
 //! One file per verb. This file reads flags and picks the verb; the work is done by library crates
 //! or, for the client, by the modules below.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "an expectation is made for one check"
+    )
+)]
+
 mod api_resources;
 mod apply;
 mod client;
 mod cluster_info;
+mod create;
 mod delete;
+mod describe;
 mod discovery;
 mod get;
+mod label;
 mod logs;
 mod manifest;
 mod merge;
 mod output;
 mod pods;
+mod rollout;
 mod scale;
 mod selection;
+mod set;
 mod version;
 mod wait;
 mod watch;
@@ -60,7 +73,9 @@ enum Verb {
     /// Show objects
     Get(get::Arguments),
     /// Show objects in detail, with their events
+    Describe(describe::Arguments),
     /// Create objects from files or flags
+    Create(create::Arguments),
     /// Delete objects
     Delete(delete::Arguments),
     /// Print what a pod's containers wrote
@@ -68,9 +83,13 @@ enum Verb {
     /// Set the number of replicas
     Scale(scale::Arguments),
     /// Follow or change the rollout of a Deployment
+    Rollout(rollout::Arguments),
     /// Set or remove labels
+    Label(label::Arguments),
     /// Set or remove annotations
+    Annotate(label::Arguments),
     /// Change a single feature of objects
+    Set(set::Arguments),
     /// Wait until objects meet a condition
     Wait(wait::Arguments),
     /// List the kinds that the server has
@@ -104,9 +123,15 @@ async fn run(CommandLine { global, verb }: CommandLine) -> anyhow::Result<()> {
     match verb {
         Verb::Apply(arguments) => apply::run(arguments, &global).await,
         Verb::Get(arguments) => get::run(arguments, &global).await,
+        Verb::Describe(arguments) => describe::run(arguments, &global).await,
+        Verb::Create(arguments) => create::run(arguments, &global).await,
         Verb::Delete(arguments) => delete::run(arguments, &global).await,
         Verb::Logs(arguments) => logs::run(arguments, &global).await,
         Verb::Scale(arguments) => scale::run(arguments, &global).await,
+        Verb::Rollout(arguments) => rollout::run(arguments, &global).await,
+        Verb::Label(arguments) => label::run(arguments, label::Kind::Label, &global).await,
+        Verb::Annotate(arguments) => label::run(arguments, label::Kind::Annotation, &global).await,
+        Verb::Set(arguments) => set::run(arguments, &global).await,
         Verb::Wait(arguments) => wait::run(arguments, &global).await,
         Verb::ApiResources(arguments) => api_resources::run(arguments, &global).await,
         Verb::Version(arguments) => version::run(arguments, &global).await,

@@ -276,7 +276,9 @@ mod tests {
             "spec: {containers: [{name: a, image: x:1}, {name: gone}]}",
             "spec: {containers: [{name: a, image: x:2}, {name: new}]}",
             "{metadata: {resourceVersion: '7'}, spec: {containers: [{name: sidecar}, {name: a, image: x:1, tty: false}, {name: gone}]}}",
-            expect![[r#"{"metadata":{"resourceVersion":"7"},"spec":{"containers":[{"name":"sidecar"},{"image":"x:2","name":"a","tty":false},{"name":"new"}]}}"#]],
+            expect![[
+                r#"{"metadata":{"resourceVersion":"7"},"spec":{"containers":[{"name":"sidecar"},{"image":"x:2","name":"a","tty":false},{"name":"new"}]}}"#
+            ]],
         );
         check(
             "spec: {containers: [{name: a, env: [{name: X, value: '1'}]}]}",

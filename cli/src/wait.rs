@@ -141,13 +141,9 @@ fn is_met(wanted: &Wanted, object: &Value) -> bool {
         }
         Wanted::Field { path, value } => {
             let found = path.find(object);
-            let equals = |found: &&Value, text: &str| {
-                found
-                    .as_str()
-                    .map_or_else(|| found.to_string() == text, |found| found == text)
-            };
+            let shown = |found: &&Value| found.as_str().map_or_else(|| found.to_string(), str::to_owned);
             value.as_ref().map_or(!found.is_empty(), |value| {
-                found.iter().any(|found| equals(found, value))
+                found.iter().map(shown).any(|found| found == *value)
             })
         }
     }

@@ -77,7 +77,7 @@ pub(crate) fn render(format: &Format, value: &Value, headers: bool) -> anyhow::R
 }
 
 /// The `v1` List that kubectl wraps several objects in.
-pub(crate) fn list(items: Vec<Value>) -> Value {
+pub(crate) fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
 }
 
