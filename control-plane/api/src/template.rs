@@ -57,3 +57,26 @@ fn tolerates_no_execute(toleration: &Toleration, key: &str) -> bool {
         .is_none_or(|own| own.is_empty() || own == "NoExecute");
     key_fits && effect_fits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(image: &str) -> PodTemplateSpec {
+        let json = serde_json::json!({
+            "metadata": {"labels": {"b": "2", "a": "1"}},
+            "spec": {"containers": [{"name": "web", "image": image}]},
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn equal_templates_have_one_hash_and_others_another() {
+        let hash = |image, collisions| pod_template_hash(&template(image), collisions);
+        expect_test::expect!["7d56f9f8b8"].assert_eq(&hash("demo:v1", None));
+        assert_eq!(hash("demo:v1", None), hash("demo:v1", None));
+        assert_ne!(hash("demo:v1", None), hash("demo:v2", None));
+        assert_ne!(hash("demo:v1", None), hash("demo:v1", Some(1)));
+        assert_ne!(hash("demo:v1", Some(2)), hash("demo:v1", Some(1)));
+    }
+}

@@ -76,7 +76,7 @@ fn validate(deployment: &Deployment, errors: &mut FieldErrors) {
         return;
     };
     workload::not_negative(spec.replicas, path.child("replicas"), errors);
-    workload::validate_pods(&spec.selector, &spec.template, "deployment", errors);
+    workload::validate_pods(&spec.selector, &spec.template, errors);
     if let Some(strategy) = &spec.strategy {
         validate_strategy(strategy, path.child("strategy"), errors);
     }

@@ -65,7 +65,7 @@ fn validate(set: &ReplicaSet, errors: &mut FieldErrors) {
     workload::not_negative(spec.min_ready_seconds, path.child("minReadySeconds"), errors);
     let none = PodTemplateSpec::default();
     let template = spec.template.as_ref().unwrap_or(&none);
-    workload::validate_pods(&spec.selector, template, "replica set", errors);
+    workload::validate_pods(&spec.selector, template, errors);
 }
 
 fn validate_update(new: &ReplicaSet, old: &ReplicaSet, errors: &mut FieldErrors) {

@@ -71,17 +71,12 @@ pub(super) fn not_negative(value: Option<i32>, path: Path<'_>, errors: &mut Fiel
     }
 }
 
-/// Selector and template of a workload whose pods live on; `what` is its kind in messages.
-pub(super) fn validate_pods(
-    field: &LabelSelector,
-    template: &PodTemplateSpec,
-    what: &str,
-    errors: &mut FieldErrors,
-) {
+/// Selector and template of a deployment or replica set; Kubernetes has the same words for both.
+pub(super) fn validate_pods(field: &LabelSelector, template: &PodTemplateSpec, errors: &mut FieldErrors) {
     let spec = Path::root("spec");
     validate_selector(field, spec.child("selector"), errors);
     if *field == LabelSelector::default() {
-        let detail = format!("empty selector is invalid for {what}");
+        let detail = "empty selector is invalid for deployment";
         errors.invalid(spec.child("selector"), Verbatim("{}".into()), detail);
     }
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
@@ -92,7 +87,7 @@ pub(super) fn validate_pods(
         label_mismatch(labels, path, errors);
     }
     pod_spec::validate_template(template, path, errors);
-    validate_endless(template, path.child("spec"), what, errors);
+    validate_endless(template, path.child("spec"), "ReplicaSet", errors);
 }
 
 /// `selector` does not match template `labels`.

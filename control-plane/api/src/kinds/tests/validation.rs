@@ -203,7 +203,7 @@ fn pods_of_deployments_never_end() {
             Deployment.apps "web"
             spec.template.spec.containers: Required value
             spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
-            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in deployment is not Supported
+            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported
         "#]],
     );
 }
