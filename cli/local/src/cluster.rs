@@ -103,9 +103,7 @@ fn make(
         partition: Vec::new(),
     };
     state.write(place)?;
-    node::mount_run(place)?;
-    node::create_switch_namespace(place)?;
-    switch::create(place)?;
+    create_switch(place)?;
     state.port = thread::scope(|scope| {
         let machines: Vec<_> = state
             .nodes
@@ -138,6 +136,13 @@ fn make(
         nodes,
         place,
     })
+}
+
+/// The switch, and the file system that everything of a running cluster hangs on.
+pub(crate) fn create_switch(place: &Place) -> Result<(), LocalError> {
+    node::mount_run(place)?;
+    node::create_switch_namespace(place)?;
+    switch::create(place)
 }
 
 /// Everything of a machine but its power: namespaces, network, cgroups, a disk.

@@ -1,7 +1,8 @@
 //! Takes nodes away and brings them back.
 
-use crate::cluster::create_machine;
+use crate::cluster::{create_machine, create_switch};
 use crate::node::{Process, has_namespaces, release_namespaces};
+use crate::partition::filter_again;
 use crate::place::need_root;
 use crate::state::State;
 use crate::supervisor::{ensure, start_node};
@@ -47,6 +48,11 @@ pub fn start(place: &Place, node: &str) -> Result<(), LocalError> {
         return Err(LocalError::Running {
             node: node.name.clone(),
         });
+    }
+    if !switch::namespace(place).exists() {
+        // The real machine was started again meanwhile.
+        create_switch(place)?;
+        filter_again(place, &state)?;
     }
     ensure(place, &state)?;
     if !has_namespaces(place, &node.name) {

@@ -44,6 +44,15 @@ pub fn heal(place: &Place) -> Result<(), LocalError> {
     state.write(place)
 }
 
+/// Puts the filters of the present partition into a new switch.
+pub(crate) fn filter_again(place: &Place, state: &State) -> Result<(), LocalError> {
+    if state.partition.is_empty() {
+        Ok(())
+    } else {
+        filter(place, &rules(&state.partition))
+    }
+}
+
 fn parse(text: &str) -> Result<Vec<Vec<String>>, LocalError> {
     let split = |group: &str| {
         group

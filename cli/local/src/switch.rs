@@ -63,6 +63,7 @@ pub(crate) fn connect(place: &Place, node: &Node) -> Result<(), LocalError> {
         let bridge = index_of(&handle, BRIDGE).await?.ok_or(Error::RequestFailed)?;
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name("eth0")
+            .address(hardware_address(node.address))
             .setns_by_fd(file.as_raw_fd())
             .build();
         let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
@@ -91,6 +92,11 @@ pub(crate) fn disconnect(place: &Place, node: &str) -> Result<(), LocalError> {
     inside(&namespace(place), "disconnect", node, async |handle| {
         remove(&handle, node).await
     })
+}
+
+/// A machine keeps its hardware address when it is started again, so that its neighbours' caches stay right.
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    [&[0x0a, 0x59], &address.octets()[..]].concat()
 }
 
 async fn configure(handle: &Handle, link: &str, address: Ipv4Addr) -> Result<(), Error> {
