@@ -95,7 +95,14 @@ impl Pod {
             .map_err(|_| ShimError::Gone)?;
         match answer.await {
             Ok(Ok(Answer::Hello { pid, .. })) => {
-                self.inner.shim.send_replace(Some(Shim { requests, pid }));
+                self.inner.shim.send_replace(Some(Shim {
+                    requests: requests.clone(),
+                    pid,
+                }));
+                // The connection may have ended between its answer and now, and said so too early.
+                if requests.is_closed() {
+                    self.inner.shim.send_replace(None);
+                }
                 Ok(())
             }
             Ok(Err(refusal)) => Err(ShimError::Refused {

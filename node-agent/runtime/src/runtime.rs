@@ -108,9 +108,12 @@ impl Runtime {
             self.shared.cgroups.clone(),
             self.shared.tasks.clone(),
         );
-        pod.attach(connection, Some(shim))
-            .await
-            .map_err(|source| RunSandboxError::Shim { uid, source })?;
+        if let Err(source) = pod.attach(connection, Some(shim)).await {
+            if let Err(error) = pod.destroy().await {
+                tracing::warn!(pod = uid, error = %error, "a sandbox that failed to start leaves something");
+            }
+            return Err(RunSandboxError::Shim { uid, source });
+        }
         Ok(pod)
     }
 

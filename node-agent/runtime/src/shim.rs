@@ -71,6 +71,7 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     // Fails only for the leader of a process group, which is as good.
     setsid().ok();
     std::env::set_current_dir("/")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     sys::become_subreaper(c"flotilla-shim")?;
     let signals = watch_children()?;
     let cgroups = Cgroups::detect()?;

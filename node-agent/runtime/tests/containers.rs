@@ -5,8 +5,9 @@ mod support;
 
 use std::path::PathBuf;
 
-use flotilla_runtime::{Capabilities, Mount, Resources, StartContainerError, User};
+use flotilla_runtime::{Capabilities, Mount, Resources, SandboxSpec, StartContainerError, User, logs};
 use support::{Node, ended, eventually, find, log};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_runs_logs_and_ends_with_its_code() {
@@ -383,5 +384,68 @@ async fn fifty_starts_in_a_row_and_sixteen_at_once_succeed() {
     for pod in futures::future::join_all(starts).await {
         pod.destroy().await.unwrap();
     }
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_on_the_hosts_network_keep_its_name() {
+    let node = Node::new();
+    let sandbox = SandboxSpec {
+        host_network: true,
+        ..node.sandbox("p")
+    };
+    let pod = node.runtime.run_sandbox(sandbox).await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let (exit, text) = node
+        .run(
+            &pod,
+            node.container(&pod, "client", &["helper", "connect", &port]),
+        )
+        .await;
+    let name = nix::unistd::gethostname().unwrap();
+    assert_eq!(
+        (exit.code, text),
+        (0, format!("stdout F  {}\n", name.to_string_lossy()))
+    );
+    server.join().unwrap();
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_output_is_rotated_and_read_whole() {
+    const LINES: usize = 55_000;
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    let spec = node.container(&pod, "c", &["helper", "flood", &LINES.to_string(), "400"]);
+    let path = spec.log_path.clone();
+    pod.start_container(spec).await.unwrap();
+    // The follower starts with the container and must see every line once, across two rotations.
+    let finished = CancellationToken::new();
+    let options = logs::ReadOptions {
+        follow: true,
+        ..logs::ReadOptions::default()
+    };
+    let mut reader = logs::LogReader::open(path.clone(), options, finished.clone())
+        .await
+        .unwrap();
+    let read = async {
+        let mut text = Vec::new();
+        while let Some(bytes) = reader.next().await.unwrap() {
+            text.extend_from_slice(&bytes);
+        }
+        String::from_utf8(text).unwrap()
+    };
+    let end = async {
+        ended(&pod, "c-0").await;
+        finished.cancel();
+    };
+    let (text, ()) = tokio::join!(read, end);
+    let numbers: Vec<usize> = text.lines().map(|line| line[..8].parse().unwrap()).collect();
+    assert_eq!(numbers, (0..LINES).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 3);
+    pod.destroy().await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

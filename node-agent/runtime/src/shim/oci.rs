@@ -73,13 +73,16 @@ fn build(
         .path(pod.rootfs)
         .readonly(container.read_only_rootfs)
         .build()?;
-    SpecBuilder::default()
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root)
         .mounts(mounts(container, pod)?)
         .process(process(container, environment, capabilities)?)
         .linux(linux(pod)?)
-        .build()
+        .build()?;
+    // The pod's name is set already, and its containers must not change it.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn process(
