@@ -310,3 +310,6 @@ impl NodeWatch {
         self.newest = Some((condition, new));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,9 @@
 //!
 //! [`LocalMachine`] is the real one. Tests put another behind [`Machine`].
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;

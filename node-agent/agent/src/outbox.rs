@@ -286,13 +286,14 @@ mod tests {
         assert_eq!(outbox.acknowledge(2).as_deref(), Some("a"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_passing_state_is_told_only_if_it_lasts() {
         let outbox = Outbox::default();
         outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
         assert!(words(&outbox).is_empty());
         outbox.due().await;
         assert_eq!(words(&outbox), ["a Pending #1"]);
+        outbox.acknowledge(1);
         outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
         outbox.due().await;

@@ -17,7 +17,7 @@ use flotilla_lifecycle::{History, Notice, Plan, Quantities, Run, Sandbox, View, 
 use flotilla_proto::node::NodeConfig;
 use flotilla_runtime::ContainerState;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -188,19 +188,20 @@ impl Worker {
     fn publish(&mut self, plan: &Plan) {
         let before = std::mem::replace(&mut self.checkpoint.status, plan.status.clone());
         self.save();
-        for notice in notices(&self.checkpoint.pod, &before, &plan.status) {
-            self.tell(notice);
-        }
         let hold = if plan.steps.is_empty() {
             Duration::ZERO
         } else {
             PASSING
         };
-        let is_told = self.view.borrow().status.phase.is_some() && before == plan.status;
+        // What the leader never got of it shows when it assigns the pod again.
+        let is_told = is_same(&before, &plan.status);
         if !is_told && !self.checkpoint.history.removed {
             self.surroundings
                 .outbox
                 .status(&self.checkpoint.pod, plan.status.clone(), hold);
+        }
+        for notice in notices(&self.checkpoint.pod, &before, &plan.status) {
+            self.tell(notice);
         }
         self.view.send_replace(PodView {
             pod: Arc::new(self.checkpoint.pod.clone()),
@@ -320,6 +321,12 @@ impl Worker {
         let all = spec.init_containers.iter().flatten().chain(&spec.containers);
         all.into_iter().find(|container| container.name == name).cloned()
     }
+}
+
+/// Whether two statuses read the same; times are told in whole seconds.
+fn is_same(one: &PodStatus, other: &PodStatus) -> bool {
+    let json = |status: &PodStatus| serde_json::to_value(status).expect("a status is plain data");
+    one == other || json(one) == json(other)
 }
 
 fn until(at: Timestamp) -> Duration {

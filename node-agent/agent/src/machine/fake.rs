@@ -1,0 +1,225 @@
+//! A machine without containers, for tests: records what it is asked to do, and ends processes when told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
+use flotilla_network::{NetworkError, NodeConfig, Route};
+use flotilla_runtime::{
+    ContainerSpec, ContainerState, Exit, KillContainerError, RemoveContainerError, SandboxSpec, ShimError,
+    StartContainerError, Started,
+};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{FindImageError, Machine, MakeSandboxError, Observation, RemoveSandboxError};
+
+/// Images that exist; all others do not.
+pub(crate) const IMAGE: &str = "demo:v1";
+/// A command that cannot be found.
+pub(crate) const NO_COMMAND: &str = "/missing";
+
+#[derive(Default)]
+pub(crate) struct FakeMachine {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    sandboxes: BTreeMap<String, Observation>,
+    specs: BTreeMap<String, ContainerSpec>,
+    log: Vec<String>,
+    deaf: BTreeSet<String>,
+}
+
+impl FakeMachine {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// What was asked so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.lock().log.clone()
+    }
+
+    /// Waits for the log to change.
+    pub(crate) async fn until(&self, done: impl Fn(&[String]) -> bool) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if done(&self.log()) {
+                return;
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// The spec of a container that was started.
+    pub(crate) fn spec(&self, id: &str) -> ContainerSpec {
+        self.lock().specs[id].clone()
+    }
+
+    /// Ends a container's process.
+    pub(crate) fn exit(&self, uid: &str, id: &str, code: i32) {
+        let mut state = self.lock();
+        if let Some(sandbox) = state.sandboxes.get_mut(uid) {
+            let containers = sandbox
+                .containers
+                .iter_mut()
+                .filter(|container| container.id == id);
+            for container in containers {
+                container.finished = Some(Exit {
+                    code,
+                    signal: None,
+                    oom_killed: false,
+                    finished_at: Timestamp::now(),
+                    unknown: false,
+                });
+            }
+        }
+        drop(state);
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// The container ignores signals but SIGKILL.
+    pub(crate) fn deafen(&self, id: &str) {
+        self.lock().deaf.insert(id.to_owned());
+    }
+
+    /// The machine restarts: every sandbox is gone.
+    pub(crate) fn reboot(&self) {
+        self.lock().sandboxes.clear();
+    }
+
+    /// Adds a sandbox that nobody ordered.
+    pub(crate) fn stray(&self, uid: &str) {
+        self.lock().sandboxes.insert(
+            uid.to_owned(),
+            Observation {
+                is_alive: true,
+                containers: Vec::new(),
+            },
+        );
+    }
+
+    fn note(&self, entry: String) {
+        self.lock().log.push(entry);
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Machine for FakeMachine {
+    async fn adopt(&self) -> Vec<String> {
+        self.lock().sandboxes.keys().cloned().collect()
+    }
+
+    fn images(&self) -> Result<Vec<ImageSummary>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn find_image(&self, reference: &str, _: &str, _: &str) -> Result<Option<Image>, FindImageError> {
+        let image = Image {
+            reference: format!("docker.io/library/{reference}"),
+            id: "sha256:1".to_owned(),
+            config: ImageConfig {
+                entrypoint: vec!["/demo".to_owned()],
+                ..ImageConfig::default()
+            },
+            layers: vec![PathBuf::from("/layer")],
+            size_bytes: 1,
+        };
+        Ok((reference == IMAGE).then_some(image))
+    }
+
+    fn user(&self, _: &Image, _: &str) -> Result<User, ResolveUserError> {
+        Ok(User::default())
+    }
+
+    async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError> {
+        let fresh = Observation {
+            is_alive: true,
+            containers: Vec::new(),
+        };
+        self.lock().sandboxes.insert(spec.uid.clone(), fresh);
+        self.note(format!("sandbox {}", spec.name));
+        Ok(vec!["10.42.1.2".parse().unwrap()])
+    }
+
+    async fn remove_sandbox(&self, uid: &str) -> Result<(), RemoveSandboxError> {
+        self.lock().sandboxes.remove(uid);
+        self.note(format!("remove {uid}"));
+        Ok(())
+    }
+
+    async fn start(&self, uid: &str, spec: ContainerSpec) -> Result<Started, StartContainerError> {
+        let started_at = Timestamp::now();
+        if spec.args[0] == NO_COMMAND {
+            return Err(StartContainerError::PathNotFound {
+                command: spec.args[0].clone(),
+            });
+        }
+        let id = spec.id.clone();
+        {
+            let mut state = self.lock();
+            let gone = StartContainerError::Shim(ShimError::Gone);
+            let sandbox = state.sandboxes.get_mut(uid).ok_or(gone)?;
+            sandbox.containers.push(ContainerState {
+                id: id.clone(),
+                name: spec.name.clone(),
+                attempt: spec.attempt,
+                pid: 1,
+                started_at,
+                log_path: spec.log_path.clone(),
+                finished: None,
+            });
+            state.specs.insert(id.clone(), spec);
+        }
+        self.note(format!("start {id}"));
+        Ok(Started { pid: 1, started_at })
+    }
+
+    async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), KillContainerError> {
+        self.note(format!("signal {id} {signal}"));
+        if signal == 9 || !self.lock().deaf.contains(id) {
+            self.exit(uid, id, 128 + signal);
+        }
+        Ok(())
+    }
+
+    async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError> {
+        if let Some(sandbox) = self.lock().sandboxes.get_mut(uid) {
+            sandbox.containers.retain(|container| container.id != id);
+        }
+        Ok(())
+    }
+
+    fn observe(&self, uid: &str) -> Option<Observation> {
+        self.lock().sandboxes.get(uid).cloned()
+    }
+
+    fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>> {
+        self.lock()
+            .sandboxes
+            .contains_key(uid)
+            .then(|| self.changes.subscribe())
+    }
+
+    async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {
+        self.note(format!("network {}", config.pod_cidr));
+        Ok(())
+    }
+
+    async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
+        self.note(format!("routes {}", routes.len()));
+        Ok(())
+    }
+}
