@@ -7,6 +7,9 @@ mod plan;
 mod scale;
 mod size;
 mod status;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -202,7 +205,9 @@ impl DeploymentController {
 
     /// Whether pods of other revisions than the current one are still there.
     fn old_pods_run(&self, deployment: &Deployment, sets: &[ReplicaSet]) -> bool {
-        let old = sets.iter().filter(|set| !plan::is_of_template(set, deployment));
+        let old = sets
+            .iter()
+            .filter(|set| !template::is_of_template(set, deployment));
         let old: Vec<&str> = old.filter_map(|set| set.metadata.uid.as_deref()).collect();
         let of_old = |pod: &Pod| {
             let owner = controller_of(&pod.metadata);
@@ -269,7 +274,7 @@ impl DeploymentController {
             .get_typed::<ReplicaSet>(&key.namespace, &key.name)
             .await?;
         let owner = controller_of(&found.metadata).map(|owner| owner.uid.as_str());
-        if owner == deployment.metadata.uid.as_deref() && plan::is_of_template(&found, deployment) {
+        if owner == deployment.metadata.uid.as_deref() && template::is_of_template(&found, deployment) {
             return Ok(revision_of(&found));
         }
         let mut told = deployment.clone();

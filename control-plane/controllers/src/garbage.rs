@@ -4,6 +4,8 @@
 
 mod graph;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -166,9 +168,7 @@ impl GarbageCollector {
 
     async fn drop_owners(&self, node: &Node, owners: &[String]) -> Result<(), Status> {
         alter(&self.ctx.resources, node, |meta| {
-            owners
-                .iter()
-                .fold(false, |changed, owner| remove_owner(meta, owner) || changed)
+            owners.iter().filter(|owner| remove_owner(meta, owner)).count() > 0
         })
         .await
     }

@@ -6,6 +6,8 @@
 
 mod eviction;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,6 +6,8 @@ mod kinds;
 mod plan;
 mod rank;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use flotilla_api::{Reason, Status};
+use flotilla_api::Status;
 use flotilla_resources::{Binding, Cache, CacheEvent, Resources};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::mpsc;
@@ -240,8 +240,7 @@ impl Scheduler {
             self.cluster
                 .remove_pod(pod.metadata.uid.as_deref().unwrap_or_default());
         }
-        match now.filter(|now| is_ours(now) && node_name(now).is_empty() && status.reason != Reason::NotFound)
-        {
+        match now.filter(|now| is_ours(now) && node_name(now).is_empty()) {
             Some(_) => self.queue.give_back_failed(&key, Instant::now()),
             None => self.queue.remove(&key),
         }

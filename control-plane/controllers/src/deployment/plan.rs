@@ -5,19 +5,13 @@
 
 use std::time::Duration;
 
-use flotilla_api::pod_template_hash;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 
 use super::size::{self, Bounds, wanted};
 use super::status::{self, Sets};
+use super::template::{is_of_template, new_set};
 use super::{annotations, scale};
-use crate::labels::controller_ref;
-
-/// The label that tells the pods of one revision from those of another.
-pub(crate) const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What the plan is made from.
 pub(crate) struct Observed<'a> {
@@ -93,13 +87,14 @@ pub(crate) fn plan(observed: Observed<'_>) -> Plan {
     rollout.finish(Saying::Progress)
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum IfAbsent {
     Create,
     Leave,
 }
 
 /// Which part of the status a plan may speak about.
+#[derive(Clone, Copy)]
 enum Saying {
     Counts,
     Progress,
@@ -401,7 +396,9 @@ impl<'a> Rollout<'a> {
             Saying::Counts => None,
             Saying::Progress => status::recheck(self.deployment, &status, self.now),
         };
-        let steps = self.members.into_iter().filter_map(Member::into_step).collect();
+        let mut steps: Vec<Step> = self.members.into_iter().filter_map(Member::into_step).collect();
+        // New pods first: they take their time to become available.
+        steps.sort_by_key(|step| !matches!(step, Step::Create(_)));
         Plan {
             steps,
             revision: self.revision,
@@ -434,57 +431,4 @@ fn age(set: &ReplicaSet) -> (Option<Timestamp>, Option<&str>) {
 fn is_surely_empty(set: &ReplicaSet) -> bool {
     let status = set.status.clone().unwrap_or_default();
     wanted(set) == 0 && status.replicas == 0 && set.metadata.generation <= status.observed_generation
-}
-
-/// Whether the set's pods are what the Deployment's template asks for now.
-pub(crate) fn is_of_template(set: &ReplicaSet, deployment: &Deployment) -> bool {
-    let Some(mut mine) = set.spec.as_ref().and_then(|spec| spec.template.clone()) else {
-        return false;
-    };
-    let Some(theirs) = deployment.spec.as_ref().map(|spec| &spec.template) else {
-        return false;
-    };
-    if let Some(labels) = mine.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
-        labels.remove(TEMPLATE_HASH);
-    }
-    mine == *theirs
-}
-
-/// The set of the Deployment's current template, without replicas.
-fn new_set(deployment: &Deployment, collision_count: Option<i32>) -> ReplicaSet {
-    let spec = deployment.spec.clone().unwrap_or_default();
-    let hash = pod_template_hash(&spec.template, collision_count);
-    let mut template: PodTemplateSpec = spec.template;
-    let labels = template
-        .metadata
-        .get_or_insert_default()
-        .labels
-        .get_or_insert_default();
-    labels.insert(TEMPLATE_HASH.to_owned(), hash.clone());
-    let mut selector = spec.selector;
-    selector
-        .match_labels
-        .get_or_insert_default()
-        .insert(TEMPLATE_HASH.to_owned(), hash.clone());
-    let name = deployment.metadata.name.as_deref().unwrap_or_default();
-    ReplicaSet {
-        metadata: ObjectMeta {
-            name: Some(format!("{name}-{hash}")),
-            namespace: deployment.metadata.namespace.clone(),
-            labels: template.metadata.as_ref().and_then(|meta| meta.labels.clone()),
-            owner_references: Some(vec![controller_ref(
-                "apps/v1",
-                "Deployment",
-                &deployment.metadata,
-            )]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(ReplicaSetSpec {
-            replicas: None,
-            min_ready_seconds: spec.min_ready_seconds.filter(|seconds| *seconds != 0),
-            selector,
-            template: Some(template),
-        }),
-        status: None,
-    }
 }

@@ -73,3 +73,28 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_once_it_fits() {
     assert_eq!(node_of(&cluster.live_pods()[0]), "node-2");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pod_is_bound_to_a_node_that_is_gone() {
+    let cluster = Cluster::start(0).await;
+    cluster.deploy(json!({"replicas": 2})).await;
+    eventually("the pods wait", || cluster.live_pods().len() == 2).await;
+    let bindings = cluster
+        .live_pods()
+        .into_iter()
+        .map(|pod| flotilla_resources::Binding {
+            namespace: "default".to_owned(),
+            name: pod.metadata.name.clone().unwrap(),
+            uid: pod.metadata.uid.clone().unwrap(),
+            node: "gone".to_owned(),
+        });
+    let answers = cluster.resources.bind(bindings.collect()).await;
+    let refusals: Vec<String> = answers
+        .into_iter()
+        .map(|answer| answer.unwrap_err().to_string())
+        .collect();
+    assert_eq!(refusals, [r#"nodes "gone" not found"#; 2]);
+    cluster.add_node("node-1").await;
+    cluster.rolled_out("demo:v1", 2).await;
+    cluster.stop().await;
+}
