@@ -8,9 +8,13 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flotilla_proto::peer::peer_client::PeerClient;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
+use crate::consensus::Raft;
+use crate::leadership::Leadership;
+use crate::members::Member;
 use crate::options::PeerConnector;
 
 pub(crate) use transport::install_header;
@@ -46,6 +50,24 @@ impl Peers {
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         channels.insert(address.to_owned(), client.clone());
         client
+    }
+}
+
+/// What is needed to turn to the leader, wherever it is.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// This replica.
+    pub(crate) id: u64,
+    pub(crate) raft: Raft,
+    pub(crate) peers: Peers,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+}
+
+impl Cluster {
+    /// The leader, when it is another replica.
+    pub(crate) fn other_leader(&self) -> Option<Member> {
+        let leader = self.leadership.borrow().leader.clone();
+        leader.filter(|leader| leader.id != self.id)
     }
 }
 

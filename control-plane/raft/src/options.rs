@@ -41,6 +41,8 @@ pub struct Timing {
     pub election_min: Duration,
     /// The lease, and longest time after it.
     pub election_max: Duration,
+    /// How long a proposal or a read is tried before it fails, for example while there is no leader.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -49,6 +51,7 @@ impl Default for Timing {
             heartbeat: Duration::from_millis(100),
             election_min: Duration::from_millis(250),
             election_max: Duration::from_millis(500),
+            patience: Duration::from_secs(10),
         }
     }
 }

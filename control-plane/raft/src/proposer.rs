@@ -12,14 +12,14 @@ use flotilla_proto::peer::{ProposeRequest, propose_response};
 use flotilla_store::{Outcome, Transaction};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::error::{ClientWriteError, Fatal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{self, Outcomes, PeerNode, Proposals, Raft};
-use crate::leadership::{Leadership, may_lead};
+use crate::leadership::may_lead;
 use crate::members::Member;
-use crate::network::{Peers, never_sent};
+use crate::network::{Cluster, never_sent};
 
 /// Proposals waiting for their turn; beyond it proposers wait.
 const QUEUE_MAX: usize = 4096;
@@ -28,8 +28,6 @@ const ENTRY_PROPOSALS_MAX: usize = 512;
 const ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Log entries on their way: one is being written while the other is being replicated.
 const IN_FLIGHT_MAX: usize = 3;
-/// How long a proposal may take in all.
-const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before another try when nothing says that the leader has changed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -66,30 +64,24 @@ struct Proposal {
 #[derive(Clone)]
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Proposal>,
-    raft: Raft,
-    peers: Peers,
-    leadership: watch::Receiver<Leadership>,
-    id: u64,
+    cluster: Cluster,
+    patience: Duration,
 }
 
 impl Proposer {
     /// The proposer, and the task that gathers its proposals.
     pub(crate) fn new(
-        id: u64,
-        raft: Raft,
-        peers: Peers,
-        leadership: watch::Receiver<Leadership>,
+        cluster: Cluster,
+        patience: Duration,
         closed: CancellationToken,
     ) -> (Proposer, impl Future<Output = ()> + Send + 'static) {
         let (queue, proposals) = mpsc::channel(QUEUE_MAX);
-        let gather = gather(raft.clone(), proposals, closed);
+        let gather = gather(cluster.raft.clone(), proposals, closed);
         (
             Proposer {
                 queue,
-                raft,
-                peers,
-                leadership,
-                id,
+                cluster,
+                patience,
             },
             gather,
         )
@@ -97,15 +89,17 @@ impl Proposer {
 
     /// Proposes wherever the leader is, and waits for the outcome.
     pub(crate) async fn propose(&self, transaction: &Transaction) -> Result<Outcome, ProposeError> {
-        let deadline = Instant::now() + PROPOSE_LIMIT;
+        let deadline = Instant::now() + self.patience;
         let transaction = consensus::encode(transaction);
-        let mut leadership = self.leadership.clone();
+        let mut leadership = self.cluster.leadership.clone();
         loop {
-            let leader = leadership.borrow_and_update().leader.clone();
-            let refusal = match leader {
-                Some(leader) if leader.id != self.id => self.forward(&leader, &transaction, deadline).await,
-                _ if may_lead(&self.raft) => self.propose_here(transaction.clone(), deadline).await,
-                _ => Err(Refusal::Unavailable("no leader is known".to_owned())),
+            leadership.mark_unchanged();
+            let refusal = match self.cluster.other_leader() {
+                Some(leader) => self.forward(&leader, &transaction, deadline).await,
+                None if may_lead(&self.cluster.raft) => {
+                    self.propose_here(transaction.clone(), deadline).await
+                }
+                None => Err(Refusal::Unavailable("no leader is known".to_owned())),
             };
             let reason = match refusal {
                 Ok(outcome) => return Ok(outcome),
@@ -130,7 +124,7 @@ impl Proposer {
         transaction: Bytes,
         deadline: Instant,
     ) -> Result<Outcome, Refusal> {
-        if !may_lead(&self.raft) {
+        if !may_lead(&self.cluster.raft) {
             return Err(Refusal::NotLeader);
         }
         let (answer, mut answered) = oneshot::channel();
@@ -165,7 +159,7 @@ impl Proposer {
         transaction: &Bytes,
         deadline: Instant,
     ) -> Result<Outcome, Refusal> {
-        let mut client = self.peers.client(&leader.address);
+        let mut client = self.cluster.peers.client(&leader.address);
         let request = ProposeRequest {
             transaction: transaction.clone(),
         };

@@ -10,18 +10,16 @@ use std::time::Duration;
 use flotilla_proto::peer::{ReadIndexRequest, read_index_response};
 use flotilla_store::Snapshot;
 use openraft::error::{CheckIsLeaderError, RaftError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::Raft;
-use crate::leadership::{Leadership, may_lead};
+use crate::leadership::may_lead;
 use crate::members::Member;
-use crate::network::Peers;
+use crate::network::Cluster;
 use crate::shared::Shared;
 
-/// How long a read may take in all.
-const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long one round may take before another leader is looked for.
 const ROUND_LIMIT: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -44,30 +42,40 @@ type ReadIndex = Result<u64, String>;
 pub(crate) struct Reader {
     queue: mpsc::Sender<oneshot::Sender<ReadIndex>>,
     shared: Arc<Shared>,
+    patience: Duration,
 }
 
-/// What a round needs.
-pub(crate) struct Rounds {
-    pub(crate) id: u64,
-    pub(crate) raft: Raft,
-    pub(crate) peers: Peers,
-    pub(crate) leadership: watch::Receiver<Leadership>,
-    pub(crate) closed: CancellationToken,
+/// Makes the rounds.
+struct Rounds {
+    cluster: Cluster,
+    closed: CancellationToken,
 }
 
 impl Reader {
     /// The reader, and the task that makes its rounds.
     pub(crate) fn new(
+        cluster: Cluster,
+        patience: Duration,
         shared: Arc<Shared>,
-        rounds: Rounds,
     ) -> (Reader, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        (Reader { queue, shared }, rounds.run(waiting))
+        let rounds = Rounds {
+            cluster,
+            closed: shared.closed.clone(),
+        };
+        (
+            Reader {
+                queue,
+                shared,
+                patience,
+            },
+            rounds.run(waiting),
+        )
     }
 
     /// A snapshot with everything that was acknowledged anywhere before this call.
     pub(crate) async fn read(&self) -> Result<Snapshot, ReadError> {
-        let deadline = Instant::now() + READ_LIMIT;
+        let deadline = Instant::now() + self.patience;
         loop {
             let reason = match self.read_once(deadline).await {
                 Ok(snapshot) => return Ok(snapshot),
@@ -123,18 +131,17 @@ impl Rounds {
     }
 
     async fn round(&self) -> ReadIndex {
-        if may_lead(&self.raft) {
-            return confirm_here(&self.raft).await;
+        if may_lead(&self.cluster.raft) {
+            return confirm_here(&self.cluster.raft).await;
         }
-        let leader = self.leadership.borrow().leader.clone();
-        match leader {
-            Some(leader) if leader.id != self.id => self.ask(&leader).await,
-            _ => Err("no leader is known".to_owned()),
+        match self.cluster.other_leader() {
+            Some(leader) => self.ask(&leader).await,
+            None => Err("no leader is known".to_owned()),
         }
     }
 
     async fn ask(&self, leader: &Member) -> ReadIndex {
-        let mut client = self.peers.client(&leader.address);
+        let mut client = self.cluster.peers.client(&leader.address);
         let answer = client
             .read_index(ReadIndexRequest {})
             .await

@@ -105,7 +105,7 @@ impl Replica {
 
     /// The service that other servers call. Serve it before [`Replica::join`].
     pub fn peer_service(&self) -> PeerServer<PeerService> {
-        PeerServer::new(PeerService::new(Arc::clone(&self.core)))
+        PeerServer::new(PeerService::new(&self.core))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

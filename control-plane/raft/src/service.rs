@@ -1,7 +1,7 @@
 //! Answers the calls of other servers.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,36 +30,36 @@ const PROPOSE_LIMIT: Duration = Duration::from_secs(8);
 const ADMISSION_LIMIT: Duration = Duration::from_secs(2);
 
 /// Answers the calls of other servers; see [`Replica::peer_service`](crate::Replica::peer_service).
+///
+/// It does not keep the replica alive: connections that are still open may hold it long after.
 pub struct PeerService {
-    core: Arc<Core>,
+    core: Weak<Core>,
 }
 
 impl PeerService {
-    pub(crate) fn new(core: Arc<Core>) -> PeerService {
-        PeerService { core }
+    pub(crate) fn new(core: &Arc<Core>) -> PeerService {
+        PeerService {
+            core: Arc::downgrade(core),
+        }
+    }
+
+    fn core(&self) -> Result<Arc<Core>, Status> {
+        self.core
+            .upgrade()
+            .ok_or_else(|| Status::unavailable("this server is shutting down"))
     }
 
     /// A replica without data takes part only after a cluster has said that it knows it as new. Otherwise one
     /// that lost its disk could vote twice in a term, or acknowledge again what it has forgotten.
-    async fn admitted(&self) -> Result<(), Status> {
-        let mut admitted = self.core.admitted.subscribe();
+    async fn admitted(&self) -> Result<Arc<Core>, Status> {
+        let core = self.core()?;
+        let mut admitted = core.admitted.subscribe();
         match tokio::time::timeout(ADMISSION_LIMIT, admitted.wait_for(|admitted| *admitted)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => Ok(core),
             _ => Err(Status::failed_precondition(
                 "this server is not a member of a cluster",
             )),
         }
-    }
-
-    fn not_leader(&self) -> NotLeader {
-        let leader = self.core.leadership.borrow().leader.clone();
-        leader
-            .filter(|leader| leader.id != self.core.options.id)
-            .map(|leader| NotLeader {
-                leader_id: leader.id,
-                leader_address: leader.address,
-            })
-            .unwrap_or_default()
     }
 }
 
@@ -67,19 +67,20 @@ impl PeerService {
 impl Peer for PeerService {
     async fn append_entries(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
         let message = read(&request.into_inner().payload)?;
-        self.admitted().await?;
-        let answer = self.core.raft.append_entries(message).await.map_err(stopped)?;
+        let core = self.admitted().await?;
+        let answer = core.raft.append_entries(message).await.map_err(stopped)?;
         Ok(reply(&answer))
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        let core = self.core()?;
         let message = read(&request.into_inner().payload)?;
-        if !self.core.is_initialized() {
+        if !core.is_initialized() {
             return Err(Status::failed_precondition(
                 "this server has no data and does not vote",
             ));
         }
-        let answer = self.core.raft.vote(message).await.map_err(stopped)?;
+        let answer = core.raft.vote(message).await.map_err(stopped)?;
         Ok(reply(&answer))
     }
 
@@ -87,15 +88,14 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<RaftMessage>, Status> {
-        self.admitted().await?;
+        let core = self.admitted().await?;
         let mut chunks = request.into_inner();
         let first = chunks
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let (vote, meta) = install_header(&first.header).map_err(|_| unreadable())?;
-        let (path, file) = self
-            .core
+        let (path, file) = core
             .snapshots
             .create_partial()
             .map_err(|error| disk_failed(&error))?;
@@ -116,8 +116,7 @@ impl Peer for PeerService {
             meta,
             snapshot: Box::new(received),
         };
-        let answer = self
-            .core
+        let answer = core
             .raft
             .install_full_snapshot(vote, snapshot)
             .await
@@ -126,17 +125,17 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        let core = self.core()?;
         let transaction = request.into_inner().transaction;
         // What enters the log must be readable by every replica.
         let _: Transaction = read(&transaction)?;
-        let result = self
-            .core
+        let result = core
             .proposer
             .propose_here(transaction, Instant::now() + PROPOSE_LIMIT)
             .await;
         let outcome = match result {
             Ok(outcome) => propose_response::Outcome::Applied(consensus::encode(&outcome)),
-            Err(Refusal::NotLeader) => propose_response::Outcome::NotLeader(self.not_leader()),
+            Err(Refusal::NotLeader) => propose_response::Outcome::NotLeader(not_leader(&core)),
             Err(Refusal::Unavailable(reason)) => propose_response::Outcome::Unavailable(reason),
             Err(Refusal::Unknown(reason)) => return Err(Status::aborted(reason)),
         };
@@ -149,13 +148,14 @@ impl Peer for PeerService {
         &self,
         _request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexResponse>, Status> {
-        let outcome = if may_lead(&self.core.raft) {
-            match self.core.reader.read_index().await {
+        let core = self.core()?;
+        let outcome = if may_lead(&core.raft) {
+            match core.reader.read_index().await {
                 Ok(index) => read_index_response::Outcome::Index(index),
                 Err(reason) => read_index_response::Outcome::Unavailable(reason),
             }
         } else {
-            read_index_response::Outcome::NotLeader(self.not_leader())
+            read_index_response::Outcome::NotLeader(not_leader(&core))
         };
         Ok(Response::new(ReadIndexResponse {
             outcome: Some(outcome),
@@ -166,6 +166,7 @@ impl Peer for PeerService {
         &self,
         request: Request<AddMemberRequest>,
     ) -> Result<Response<AddMemberResponse>, Status> {
+        let core = self.core()?;
         let AddMemberRequest {
             id,
             name,
@@ -178,9 +179,9 @@ impl Peer for PeerService {
             address,
             empty,
         };
-        let outcome = match self.core.members.add(&candidate).await {
+        let outcome = match core.members.add(&candidate).await {
             Ok(members) => add_member_response::Outcome::Members(members_message(members)),
-            Err(AddMemberError::NotLeader) => add_member_response::Outcome::NotLeader(self.not_leader()),
+            Err(AddMemberError::NotLeader) => add_member_response::Outcome::NotLeader(not_leader(&core)),
             Err(AddMemberError::Unavailable(reason)) => add_member_response::Outcome::Unavailable(reason),
             Err(AddMemberError::Refused(reason)) => return Err(Status::failed_precondition(reason)),
         };
@@ -193,9 +194,10 @@ impl Peer for PeerService {
         &self,
         request: Request<TakeOverRequest>,
     ) -> Result<Response<TakeOverResponse>, Status> {
-        let core = Arc::clone(&self.core);
+        let core = self.core()?;
         let term = request.into_inner().term;
-        self.core.tracker.spawn(async move { core.take_over(term).await });
+        let tracker = core.tracker.clone();
+        tracker.spawn(async move { core.take_over(term).await });
         Ok(Response::new(TakeOverResponse {}))
     }
 }
@@ -221,11 +223,22 @@ async fn receive(
         next = chunks.message().await?;
     }
     blocking(move || {
-        let (_meta, content) = storage::read_snapshot(&mut partial.file).map_err(io::Error::other)?;
-        partial.content = Some(content);
+        let saved = storage::read_snapshot(&mut partial.file).map_err(io::Error::other)?;
+        partial.content = Some(saved);
         Ok(partial)
     })
     .await
+}
+
+fn not_leader(core: &Core) -> NotLeader {
+    let leader = core.leadership.borrow().leader.clone();
+    leader
+        .filter(|leader| leader.id != core.options.id)
+        .map(|leader| NotLeader {
+            leader_id: leader.id,
+            leader_address: leader.address,
+        })
+        .unwrap_or_default()
 }
 
 fn members_message(members: Vec<Member>) -> MembersMessage {

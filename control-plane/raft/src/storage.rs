@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use log::LogStore;
 pub(crate) use machine::{Machine, applied_to};
-pub(crate) use snapshots::{SnapshotFile, SnapshotFolder, read_snapshot};
+pub(crate) use snapshots::{Saved, SnapshotFile, SnapshotFolder, read_snapshot};
 
 use crate::consensus::{LogId, StorageError};
 

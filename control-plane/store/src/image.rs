@@ -175,3 +175,63 @@ impl<I: Read> Read for Summing<I> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Draft;
+
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot {
+            revision: Revision(100),
+            ..Snapshot::default()
+        };
+        for (number, namespace) in ["", "default", "default", "other"].into_iter().enumerate() {
+            let key = Key::new(
+                ResourceName::new("apps", "things"),
+                namespace,
+                format!("thing-{number}"),
+            );
+            let json = Bytes::from(format!(r#"{{"metadata":{{"n":{number}}}}}"#));
+            let draft = Draft {
+                json,
+                revision_at: 13,
+            };
+            let object = Stored::from_draft(key.clone(), &draft, Revision(1), Revision(10 + number as u64));
+            snapshot.objects.insert(key, Arc::new(object));
+        }
+        snapshot
+    }
+
+    fn image() -> Vec<u8> {
+        let mut image = Vec::new();
+        write_image(&snapshot(), 7, &mut image).unwrap();
+        image
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let (read, term) = read_image(&image()[..]).unwrap();
+        assert_eq!((read.revision(), term), (Revision(100), 7));
+        assert!(read.iter().eq(snapshot().iter()));
+        let restamped =
+            |snapshot: &Snapshot| snapshot.iter().next().map(|object| object.restamped(Revision(5)));
+        assert_eq!(restamped(&read), restamped(&snapshot()));
+        let namespaces: Vec<&Arc<str>> = read.iter().map(|object| &object.key.namespace).collect();
+        assert!(
+            Arc::ptr_eq(namespaces[1], namespaces[2]),
+            "equal strings are shared"
+        );
+    }
+
+    #[test]
+    fn every_flipped_byte_and_every_cut_is_noticed() {
+        let image = image();
+        for position in 0..image.len() {
+            let mut damaged = image.clone();
+            damaged[position] ^= 0x10;
+            assert!(read_image(&damaged[..]).is_err(), "byte {position} was flipped");
+            assert!(read_image(&image[..position]).is_err(), "cut at {position}");
+        }
+    }
+}

@@ -170,3 +170,286 @@ impl Work {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::object::Draft;
+    use crate::transaction::Require;
+
+    fn state() -> State {
+        State::new(Snapshot::default(), 0, HistoryLimits::default())
+    }
+
+    fn key(path: &str) -> Key {
+        let mut parts = path.rsplit('/');
+        let (name, namespace) = (parts.next().unwrap(), parts.next().unwrap_or(""));
+        let resource = parts.next().unwrap_or("pods");
+        Key::new(ResourceName::new("", resource), namespace, name)
+    }
+
+    fn put(path: &str, value: &str, require: Require) -> Operation {
+        let json = Bytes::from(format!(r#"{{"metadata":{{"v":"{value}"}}}}"#));
+        Operation::Put {
+            key: key(path),
+            draft: Draft {
+                json,
+                revision_at: 13,
+            },
+            require,
+        }
+    }
+
+    fn delete(path: &str, require: Require) -> Operation {
+        Operation::Delete {
+            key: key(path),
+            require,
+        }
+    }
+
+    fn check_that(path: &str, require: Require) -> Operation {
+        Operation::Check {
+            key: key(path),
+            require,
+        }
+    }
+
+    /// Applies a transaction and says what came of it.
+    fn apply(state: &mut State, operations: Vec<Operation>) -> String {
+        let applied = state.apply(&Transaction {
+            operations,
+            fence: None,
+        });
+        match applied.outcome {
+            Outcome::Committed { revision, objects } => {
+                let mut text = format!("at {revision}:");
+                for object in objects {
+                    match object {
+                        Some(object) => write!(
+                            text,
+                            " {}@{}+{}",
+                            object.key.name, object.created, object.modified
+                        )
+                        .unwrap(),
+                        None => text.push_str(" -"),
+                    }
+                }
+                text
+            }
+            Outcome::Conflict { operation, found } => {
+                let found = found.map_or_else(|| "none".to_owned(), |object| object.modified.to_string());
+                format!("conflict at operation {operation}, found {found}")
+            }
+            Outcome::Fenced { term } => format!("fenced by {term}"),
+        }
+    }
+
+    fn names(state: &State, resource: &str, namespace: Option<&str>, after: Option<(&str, &str)>) -> String {
+        let resource = ResourceName::new("", resource);
+        let found: Vec<String> = state
+            .snapshot()
+            .list(&resource, namespace, after)
+            .map(|object| format!("{}/{}", object.key.namespace, object.key.name))
+            .collect();
+        found.join(" ")
+    }
+
+    fn events(state: &State, after: u64) -> String {
+        let resource = ResourceName::new("", "pods");
+        match state.events(&resource, None, Revision(after), 100) {
+            Ok(page) => {
+                let events: Vec<String> = page
+                    .events
+                    .iter()
+                    .map(|event| format!("{:?} {}@{}", event.change, event.object.key.name, event.revision))
+                    .collect();
+                format!("{} to {}", events.join(", "), page.revision)
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_change_takes_the_next_revision() {
+        let mut state = state();
+        let both = vec![put("a", "1", Require::Absent), put("b", "1", Require::Absent)];
+        assert_eq!(apply(&mut state, both), "at 2: a@1+1 b@2+2");
+        assert_eq!(
+            apply(&mut state, vec![put("a", "2", Require::Anything)]),
+            "at 3: a@1+3"
+        );
+        assert_eq!(
+            apply(&mut state, vec![delete("b", Require::Present)]),
+            "at 4: b@2+4"
+        );
+        assert_eq!(apply(&mut state, vec![delete("b", Require::Anything)]), "at 4: -");
+        assert_eq!(
+            apply(&mut state, vec![check_that("a", Require::Modified(Revision(3)))]),
+            "at 4: a@1+3"
+        );
+    }
+
+    #[test]
+    fn a_failed_demand_undoes_the_whole_transaction() {
+        let mut state = state();
+        apply(&mut state, vec![put("a", "1", Require::Absent)]);
+        let operations = vec![
+            put("b", "1", Require::Absent),
+            put("a", "2", Require::Modified(Revision(9))),
+        ];
+        assert_eq!(apply(&mut state, operations), "conflict at operation 1, found 1");
+        assert_eq!(names(&state, "pods", None, None), "/a");
+        assert_eq!(events(&state, 0), "Added a@1 to 1");
+        let absent = vec![delete("b", Require::Present)];
+        assert_eq!(apply(&mut state, absent), "conflict at operation 0, found none");
+    }
+
+    #[test]
+    fn an_operation_sees_those_before_it() {
+        let mut state = state();
+        let operations = vec![
+            put("a", "1", Require::Absent),
+            put("a", "2", Require::Modified(Revision(1))),
+            delete("a", Require::Modified(Revision(2))),
+            check_that("a", Require::Absent),
+        ];
+        assert_eq!(apply(&mut state, operations), "at 3: a@1+1 a@1+2 a@1+3 -");
+        assert_eq!(events(&state, 0), "Added a@1, Modified a@2, Deleted a@3 to 3");
+    }
+
+    #[test]
+    fn a_deleted_object_carries_the_revision_of_its_deletion_and_its_last_state() {
+        let mut state = state();
+        apply(&mut state, vec![put("a", "1", Require::Absent)]);
+        apply(&mut state, vec![delete("a", Require::Present)]);
+        let page = state.events(&key("a").resource, None, Revision(1), 10).unwrap();
+        assert_eq!(
+            page.events[0].object.json,
+            r#"{"metadata":{"resourceVersion":"2","v":"1"}}"#
+        );
+        let previous = page.events[0].previous.as_ref().unwrap();
+        assert_eq!(previous.json, r#"{"metadata":{"resourceVersion":"1","v":"1"}}"#);
+    }
+
+    #[test]
+    fn an_older_leader_is_refused_and_a_snapshot_is_not_changed_by_later_writes() {
+        let mut state = state();
+        state.observe_term(3);
+        let fenced = |fence| Transaction {
+            operations: vec![put("a", "1", Require::Anything)],
+            fence: Some(fence),
+        };
+        assert_eq!(state.apply(&fenced(2)).outcome, Outcome::Fenced { term: 3 });
+        let before = state.snapshot().clone();
+        assert!(matches!(
+            state.apply(&fenced(3)).outcome,
+            Outcome::Committed { .. }
+        ));
+        assert_eq!((before.len(), state.snapshot().len()), (0, 1));
+    }
+
+    #[test]
+    fn lists_are_in_order_within_resource_and_namespace_and_go_on_after_a_key() {
+        let mut state = state();
+        for path in [
+            "pods/x/b",
+            "pods/x/a",
+            "pods/y/a",
+            "nodes//n",
+            "services/x/a",
+            "pods/x/a-b",
+        ] {
+            apply(&mut state, vec![put(path, "1", Require::Absent)]);
+        }
+        assert_eq!(names(&state, "pods", None, None), "x/a x/a-b x/b y/a");
+        assert_eq!(names(&state, "pods", Some("x"), None), "x/a x/a-b x/b");
+        assert_eq!(names(&state, "pods", Some("x"), Some(("x", "a"))), "x/a-b x/b");
+        assert_eq!(names(&state, "pods", None, Some(("x", "b"))), "y/a");
+        assert_eq!(names(&state, "pods", Some("y"), Some(("x", "z"))), "y/a");
+        assert_eq!(names(&state, "nodes", None, None), "/n");
+        assert_eq!(
+            state.snapshot().count(&ResourceName::new("", "pods"), Some("x")),
+            3
+        );
+    }
+
+    #[test]
+    fn a_history_without_room_tells_where_watching_can_start() {
+        let limits = HistoryLimits {
+            events_max: 3,
+            bytes_max: 1 << 20,
+        };
+        let mut state = State::new(Snapshot::default(), 0, limits);
+        for number in 0..5 {
+            apply(&mut state, vec![put("a", &number.to_string(), Require::Anything)]);
+        }
+        assert_eq!(events(&state, 1), "changes before revision 2 are no longer kept");
+        assert_eq!(events(&state, 2), "Modified a@3, Modified a@4, Modified a@5 to 5");
+        assert_eq!(events(&state, 5), " to 5");
+        // Another resource has lost nothing.
+        let page = state
+            .events(&ResourceName::new("", "nodes"), None, Revision(0), 10)
+            .unwrap();
+        assert_eq!(page.revision, Revision(5));
+    }
+
+    #[test]
+    fn a_history_is_bounded_by_bytes_and_keeps_at_least_the_newest() {
+        let limits = HistoryLimits {
+            events_max: 1000,
+            bytes_max: 1000,
+        };
+        let mut state = State::new(Snapshot::default(), 0, limits);
+        for number in 0..10 {
+            apply(&mut state, vec![put("a", &number.to_string(), Require::Anything)]);
+        }
+        assert_eq!(
+            events(&state, 7),
+            "Modified a@8, Modified a@9, Modified a@10 to 10"
+        );
+        assert_eq!(events(&state, 6), "changes before revision 7 are no longer kept");
+        apply(&mut state, vec![put("a", &"x".repeat(5000), Require::Anything)]);
+        assert_eq!(events(&state, 10), "Modified a@11 to 11");
+    }
+
+    #[test]
+    fn pages_follow_one_another_without_gap_and_skip_other_namespaces() {
+        let mut state = state();
+        for number in 1..=9 {
+            let path = if number % 3 == 0 { "pods/y/a" } else { "pods/x/a" };
+            apply(&mut state, vec![put(path, "1", Require::Anything)]);
+        }
+        let (mut after, mut seen, mut pages) = (Revision(0), Vec::new(), 0);
+        loop {
+            let page = state.events(&key("a").resource, Some("x"), after, 2).unwrap();
+            seen.extend(page.events.iter().map(|event| event.revision.0));
+            after = page.revision;
+            pages += 1;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!((seen, after, pages), (vec![1, 2, 4, 5, 7, 8], Revision(9), 5));
+    }
+
+    #[test]
+    fn after_an_installed_snapshot_older_watches_have_to_start_again() {
+        let mut state = state();
+        for _ in 0..5 {
+            apply(&mut state, vec![put("a", "1", Require::Anything)]);
+        }
+        let mut installed = State::new(state.snapshot().clone(), 7, HistoryLimits::default());
+        assert_eq!(
+            events(&installed, 4),
+            "changes before revision 5 are no longer kept"
+        );
+        assert_eq!(events(&installed, 5), " to 5");
+        apply(&mut installed, vec![put("b", "1", Require::Absent)]);
+        assert_eq!(events(&installed, 5), "Added b@6 to 6");
+        assert_eq!(installed.term(), 7);
+    }
+}

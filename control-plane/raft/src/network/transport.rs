@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Peers, never_sent};
+use super::Peers;
 use crate::consensus::{self, LogId, PeerNode, SnapshotMeta, TypeConfig, Vote};
 use crate::storage::SnapshotFile;
 
@@ -52,7 +52,7 @@ pub(crate) struct PeerLink {
     unfinished: Option<(AppendKey, AppendTask)>,
 }
 
-type AppendTask = JoinHandle<Result<AppendEntriesResponse<u64>, CallError>>;
+type AppendTask = JoinHandle<Result<AppendEntriesResponse<u64>, Unreachable>>;
 /// What makes two appends the same: vote, what they follow, and their last entry.
 type AppendKey = (Vote, Option<LogId>, Option<LogId>);
 
@@ -77,7 +77,8 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         let (_, task) = self.unfinished.insert((key, task));
         let answer = task.await;
         self.unfinished = None;
-        answer.unwrap_or_else(|error| Err(RPCError::Network(NetworkError::new(&error))))
+        let answer = answer.unwrap_or_else(|error| Err(Unreachable::new(&error)));
+        answer.map_err(RPCError::Unreachable)
     }
 
     async fn vote(
@@ -89,7 +90,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
             payload: consensus::encode(&request),
         };
         let answer = self.peers.client(&self.address).vote(message).await;
-        read_answer(answer)
+        read_answer(answer).map_err(RPCError::Unreachable)
     }
 
     async fn full_snapshot(
@@ -133,18 +134,12 @@ impl PeerLink {
     }
 }
 
+/// Every failure is called unreachable: then openraft pauses. Other errors it repeats at once, without end.
 fn read_answer<T: DeserializeOwned>(
     answer: Result<tonic::Response<RaftMessage>, tonic::Status>,
-) -> Result<T, CallError> {
-    let message = answer.map_err(|status| {
-        if never_sent(&status) {
-            RPCError::Unreachable(Unreachable::new(&status))
-        } else {
-            RPCError::Network(NetworkError::new(&status))
-        }
-    })?;
-    consensus::decode(&message.into_inner().payload)
-        .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+) -> Result<T, Unreachable> {
+    let message = answer.map_err(|status| Unreachable::new(&status))?;
+    consensus::decode(&message.into_inner().payload).map_err(|error| Unreachable::new(&error))
 }
 
 /// Reads the vote and the description that come with the first chunk of a snapshot.

@@ -5,28 +5,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flotilla_store::{Snapshot, State};
+use flotilla_store::State;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
-use crate::consensus::{Raft, SnapshotMeta};
+use crate::consensus::Raft;
 use crate::leadership::{self, Leadership};
 use crate::members::Members;
-use crate::network::Peers;
+use crate::network::{Cluster, Peers};
 use crate::options::{Limits, Options};
 use crate::proposer::Proposer;
-use crate::reader::{Reader, Rounds};
+use crate::reader::Reader;
 use crate::shared::Shared;
-use crate::storage::{self, LogStore, Machine, OpenError, SnapshotFolder};
+use crate::storage::{self, LogStore, Machine, OpenError, Saved, SnapshotFolder};
 
 /// What the folder held.
 struct Recovered {
     log: LogStore,
     snapshots: SnapshotFolder,
-    newest: Option<(SnapshotMeta, Snapshot, u64)>,
+    saved: Option<Saved>,
 }
 
 /// Opens a replica and starts its tasks.
@@ -35,31 +35,52 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
     let recovered = tokio::task::spawn_blocking(move || recover(&folder, id, cache_bytes))
         .await
         .map_err(|error| OpenError::Consensus(error.to_string()))??;
-    let closed = CancellationToken::new();
     let tracker = TaskTracker::new();
     let peers = Peers::new(Arc::clone(&options.connector), tracker.clone());
 
-    let (meta, content) = match recovered.newest {
-        Some((meta, snapshot, term)) => (Some(meta), (snapshot, term)),
-        None => (None, (Snapshot::default(), 0)),
-    };
-    let state = State::new(content.0, content.1, options.limits.history);
-    let applied = storage::applied_to(meta.as_ref().and_then(|meta| meta.last_log_id));
-    let shared = Arc::new(Shared::new(state, applied, closed.clone()));
+    let saved = recovered.saved.unwrap_or_default();
+    let applied = storage::applied_to(saved.meta.last_log_id);
+    let state = State::new(saved.objects, saved.term, options.limits.history);
+    let shared = Arc::new(Shared::new(state, applied, CancellationToken::new()));
     let snapshots = Arc::new(recovered.snapshots);
     let unsaved_bytes = Arc::new(AtomicU64::new(0));
     let machine = Machine::new(
         Arc::clone(&shared),
         Arc::clone(&snapshots),
         options.limits.history,
-        meta,
+        saved.meta,
         Arc::clone(&unsaved_bytes),
     );
-    let log = recovered.log;
-    let raft = start_raft(&options, &peers, &log, machine).await?;
+    let raft = start_raft(&options, &peers, &recovered.log, machine).await?;
+    tracker.spawn(save_by_bytes(
+        raft.clone(),
+        Arc::clone(&shared),
+        unsaved_bytes,
+        options.limits,
+    ));
+    Ok(start_tasks(
+        options,
+        raft,
+        peers,
+        shared,
+        snapshots,
+        recovered.log,
+    ))
+}
 
+/// Starts what runs beside openraft; every task ends when the replica is closed.
+fn start_tasks(
+    options: Options,
+    raft: Raft,
+    peers: Peers,
+    shared: Arc<Shared>,
+    snapshots: Arc<SnapshotFolder>,
+    log: LogStore,
+) -> Core {
+    let (id, timing, closed) = (options.id, options.timing, shared.closed.clone());
+    let tracker = peers.tracker.clone();
     let (leadership_tx, leadership) = watch::channel(Leadership::default());
-    let silence_max = options.timing.election_max * 2;
+    let silence_max = timing.election_max * 2;
     tracker.spawn(leadership::observe(
         id,
         raft.clone(),
@@ -67,32 +88,19 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         silence_max,
         leadership_tx,
     ));
-    let (proposer, gather) = Proposer::new(
-        id,
-        raft.clone(),
-        peers.clone(),
-        leadership.clone(),
-        closed.clone(),
-    );
-    tracker.spawn(gather);
-    let rounds = Rounds {
+    let cluster = Cluster {
         id,
         raft: raft.clone(),
         peers: peers.clone(),
         leadership: leadership.clone(),
-        closed: closed.clone(),
     };
-    let (reader, rounds) = Reader::new(Arc::clone(&shared), rounds);
+    let (proposer, gather) = Proposer::new(cluster.clone(), timing.patience, closed.clone());
+    tracker.spawn(gather);
+    let (reader, rounds) = Reader::new(cluster, timing.patience, Arc::clone(&shared));
     tracker.spawn(rounds);
     let members = Arc::new(Members::new(raft.clone()));
     let promoting = Arc::clone(&members);
     tracker.spawn(async move { promoting.promote_learners(closed).await });
-    tracker.spawn(save_by_bytes(
-        raft.clone(),
-        Arc::clone(&shared),
-        unsaved_bytes,
-        options.limits,
-    ));
 
     let core = Core {
         options,
@@ -109,20 +117,20 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         log,
     };
     core.admitted.send_replace(core.is_initialized());
-    Ok(core)
+    core
 }
 
 /// Reads and verifies everything in the folder. Blocks.
 fn recover(folder: &Path, id: u64, cache_bytes: u64) -> Result<Recovered, OpenError> {
     fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
     let log = LogStore::open(folder, id, cache_bytes)?;
-    let (snapshots, newest) = SnapshotFolder::open(folder)?;
-    let snapshot_end = newest.as_ref().and_then(|(meta, ..)| meta.last_log_id);
+    let (snapshots, saved) = SnapshotFolder::open(folder)?;
+    let snapshot_end = saved.as_ref().and_then(|saved| saved.meta.last_log_id);
     storage::check_whole(&log, snapshot_end, folder)?;
     Ok(Recovered {
         log,
         snapshots,
-        newest,
+        saved,
     })
 }
 

@@ -105,6 +105,13 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    /// The folder is free once the last handle is gone, however the replica ended.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 struct Writer {
     db: sled::Db,
     file: File,

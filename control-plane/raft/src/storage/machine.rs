@@ -9,7 +9,7 @@ use flotilla_store::{HistoryLimits, Outcome, Snapshot, State, Transaction};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};
 
-use super::{SnapshotFile, SnapshotFolder, io_error};
+use super::{Saved, SnapshotFile, SnapshotFolder, io_error};
 use crate::consensus::{
     self, Entry, LogId, Outcomes, Proposals, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
 };
@@ -32,10 +32,9 @@ impl Machine {
         shared: Arc<Shared>,
         snapshots: Arc<SnapshotFolder>,
         history: HistoryLimits,
-        meta: Option<SnapshotMeta>,
+        meta: SnapshotMeta,
         unsaved_bytes: Arc<AtomicU64>,
     ) -> Machine {
-        let meta = meta.unwrap_or_default();
         Machine {
             shared,
             snapshots,
@@ -162,13 +161,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
     ) -> Result<(), StorageError> {
         let folder = Arc::clone(&self.snapshots);
         let kept_meta = meta.clone();
-        let (objects, term) = blocking(move || keep_received(&folder, *snapshot, &kept_meta))
+        let saved = blocking(move || keep_received(&folder, *snapshot, &kept_meta))
             .await
             .map_err(|error| snapshot_error(ErrorVerb::Write, &error))?;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.unsaved_bytes.store(0, Ordering::Relaxed);
-        self.shared.replace(State::new(objects, term, self.history));
+        self.shared
+            .replace(State::new(saved.objects, saved.term, self.history));
         self.shared.set_applied(applied_to(self.last_applied));
         Ok(())
     }
@@ -185,11 +185,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-fn keep_received(
-    folder: &SnapshotFolder,
-    received: SnapshotFile,
-    meta: &SnapshotMeta,
-) -> io::Result<(Snapshot, u64)> {
+fn keep_received(folder: &SnapshotFolder, received: SnapshotFile, meta: &SnapshotMeta) -> io::Result<Saved> {
     let content = received
         .content
         .ok_or_else(|| io::Error::other("the received snapshot was not read before it was installed"))?;

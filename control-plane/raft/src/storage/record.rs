@@ -1,13 +1,13 @@
 //! How log entries lie in sled: cut into chunks, each entry with a checksum.
 //!
-//! sled writes large values to files that it never syncs, so no value is larger than [`CHUNK_BYTES`].
+//! sled writes what is large to files that it never syncs, so no value is larger than [`CHUNK_BYTES`].
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::consensus::{self, Entry};
 
-/// Well below the size from which sled uses unsynced files.
-pub(super) const CHUNK_BYTES: usize = 16 << 10;
+/// sled writes whole nodes of about twenty values, and a node above 128 KiB goes to a file that is not synced.
+pub(super) const CHUNK_BYTES: usize = 4000;
 const HEADER_BYTES: usize = 8;
 const LOG_PREFIX: u8 = b'l';
 

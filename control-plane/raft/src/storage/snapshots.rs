@@ -25,7 +25,16 @@ pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
     /// What is in it, when it was just received and read.
-    pub(crate) content: Option<(Snapshot, u64)>,
+    pub(crate) content: Option<Saved>,
+}
+
+/// What a snapshot holds.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) objects: Snapshot,
+    /// The newest term that was applied before it was taken.
+    pub(crate) term: u64,
 }
 
 /// Why a file is not a snapshot.
@@ -48,9 +57,7 @@ pub(crate) struct SnapshotFolder {
 
 impl SnapshotFolder {
     /// Opens the folder, removing what was left half done, and reads the newest snapshot.
-    pub(crate) fn open(
-        data_dir: &Path,
-    ) -> Result<(SnapshotFolder, Option<(SnapshotMeta, Snapshot, u64)>), OpenError> {
+    pub(crate) fn open(data_dir: &Path) -> Result<(SnapshotFolder, Option<Saved>), OpenError> {
         let path = data_dir.join("snapshots");
         let folder = SnapshotFolder {
             path: path.clone(),
@@ -61,9 +68,9 @@ impl SnapshotFolder {
             return Ok((folder, None));
         };
         let mut file = File::open(&newest).map_err(OpenError::folder(&newest))?;
-        let (meta, (snapshot, term)) = read_snapshot(&mut file)
+        let saved = read_snapshot(&mut file)
             .map_err(|error| OpenError::damaged(data_dir, format!("{}: {error}", newest.display())))?;
-        Ok((folder, Some((meta, snapshot, term))))
+        Ok((folder, Some(saved)))
     }
 
     fn prepare(&self) -> io::Result<Option<PathBuf>> {
@@ -165,12 +172,12 @@ impl SnapshotFolder {
 }
 
 /// Reads and verifies a whole snapshot from the start of a file.
-pub(crate) fn read_snapshot(file: &mut File) -> Result<(SnapshotMeta, (Snapshot, u64)), ReadSnapshotError> {
+pub(crate) fn read_snapshot(file: &mut File) -> Result<Saved, ReadSnapshotError> {
     file.rewind()?;
     let mut input = BufReader::with_capacity(64 << 10, file);
     let meta = read_header(&mut input)?;
-    let content = read_image(&mut input)?;
-    Ok((meta, content))
+    let (objects, term) = read_image(&mut input)?;
+    Ok(Saved { meta, objects, term })
 }
 
 fn read_header(input: &mut impl Read) -> Result<SnapshotMeta, ReadSnapshotError> {

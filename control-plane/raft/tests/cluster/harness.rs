@@ -1,16 +1,16 @@
 //! Replicas in one process, over real gRPC on loopback.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_raft::{Limits, Options, Replica, Timing};
+use flotilla_raft::{Limits, OpenError, Options, Replica, Timing};
 use flotilla_store::{Draft, Key, Operation, Outcome, Require, ResourceName, Snapshot, Transaction};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint, Server};
 
@@ -35,30 +35,37 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     .await;
 }
 
+/// One server with a runtime of its own, so that it can die as a process does.
 pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) address: String,
-    server: CancellationToken,
-    tracker: TaskTracker,
+    runtime: Option<Runtime>,
 }
 
 impl Node {
-    /// The process dies: nothing is handed over, connections break.
-    pub(crate) async fn kill(self) {
-        self.server.cancel();
-        self.tracker.close();
-        self.tracker.wait().await;
+    /// The process dies: every task stops where it is, connections break, nothing is handed over.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     pub(crate) async fn stop(self) {
         self.replica.shutdown().await;
-        self.kill().await;
+        self.kill();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
 pub(crate) struct Cluster {
     folder: TempDir,
     pub(crate) limits: Limits,
+    pub(crate) timing: Timing,
 }
 
 impl Cluster {
@@ -66,6 +73,7 @@ impl Cluster {
         Cluster {
             folder: tempfile::tempdir().unwrap(),
             limits: Limits::default(),
+            timing: Timing::default(),
         }
     }
 
@@ -74,7 +82,15 @@ impl Cluster {
     }
 
     pub(crate) fn options(&self, id: u64, address: &str) -> Options {
-        options(id, address, &self.folder(id), self.limits)
+        Options {
+            id,
+            name: format!("server-{id}"),
+            address: address.to_owned(),
+            data_dir: self.folder(id),
+            connector: Arc::new(connect),
+            timing: self.timing,
+            limits: self.limits,
+        }
     }
 
     /// Starts a replica on a port of its own; whatever its folder holds is recovered.
@@ -103,37 +119,34 @@ impl Cluster {
 
     pub(crate) async fn start_named(&self, id: u64, name: &str, listener: TcpListener) -> Node {
         let address = listener.local_addr().unwrap().to_string();
-        let replica = within("the folder is free", async {
-            loop {
-                let mut options = self.options(id, &address);
-                options.name = name.to_owned();
-                match Replica::open(options).await {
-                    Ok(replica) => return replica,
-                    // The replica that was killed lets go of its lock a moment later.
-                    Err(flotilla_raft::OpenError::Folder { .. }) => tokio::task::yield_now().await,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        })
-        .await;
-        let (server, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let listener = listener.into_std().unwrap();
+        let options = Options {
+            name: name.to_owned(),
+            ..self.options(id, &address)
+        };
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let tracker = TaskTracker::new();
+        let opening = tracker.spawn_on(open(options), runtime.handle());
+        let replica = within("the folder is free", opening).await.unwrap();
         let service = replica.peer_service();
-        let stopped = server.clone();
-        tracker.spawn(async move {
+        let serve = async move {
+            let listener = TcpListener::from_std(listener).unwrap();
             let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-            let serve = Server::builder()
+            Server::builder()
                 .add_service(service)
-                .serve_with_incoming(incoming);
-            tokio::select! {
-                () = stopped.cancelled() => {}
-                result = serve => result.unwrap(),
-            }
-        });
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        };
+        tracker.spawn_on(serve, runtime.handle());
         Node {
             replica,
             address,
-            server,
-            tracker,
+            runtime: Some(runtime),
         }
     }
 
@@ -144,7 +157,7 @@ impl Cluster {
         let mut nodes = vec![first];
         for id in 2..=count {
             let node = self.start(id).await;
-            within("join", node.replica.join(&[nodes[0].address.clone()]))
+            within("join", node.replica.join(std::slice::from_ref(&nodes[0].address)))
                 .await
                 .unwrap();
             nodes.push(node);
@@ -153,15 +166,14 @@ impl Cluster {
     }
 }
 
-fn options(id: u64, address: &str, folder: &Path, limits: Limits) -> Options {
-    Options {
-        id,
-        name: format!("server-{id}"),
-        address: address.to_owned(),
-        data_dir: folder.to_path_buf(),
-        connector: Arc::new(connect),
-        timing: Timing::default(),
-        limits,
+/// Opens a replica as soon as the one that was killed has let go of the folder.
+async fn open(options: Options) -> Replica {
+    loop {
+        match Replica::open(options.clone()).await {
+            Ok(replica) => return replica,
+            Err(OpenError::Folder { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

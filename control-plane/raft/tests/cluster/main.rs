@@ -5,6 +5,7 @@ mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use flotilla_raft::{JoinError, OpenError, Options, ProposeError, Replica, WatchError};
 use flotilla_store::{Change, HistoryLimits, Outcome, Require, Revision};
@@ -108,7 +109,7 @@ async fn all_replicas_restart_together_and_keep_what_was_acknowledged() {
         .await
         .unwrap();
     for node in nodes {
-        node.kill().await;
+        node.kill();
     }
     let mut nodes = Vec::new();
     for (id, address) in (1..).zip(&addresses) {
@@ -152,7 +153,7 @@ async fn no_acknowledged_write_is_lost_when_the_leader_dies() {
         written
     });
     eventually("some writes", || acknowledged.load(Ordering::Relaxed) > 30).await;
-    nodes.remove(leading).kill().await;
+    nodes.remove(leading).kill();
     let died = std::time::Instant::now();
     let before = acknowledged.load(Ordering::Relaxed);
     eventually("writes go on", || {
@@ -182,7 +183,7 @@ async fn a_newcomer_gets_a_snapshot_when_the_log_is_gone_and_then_votes() {
     cluster.limits.kept_entries = 2;
     let first = cluster.start(1).await;
     first.replica.bootstrap().await.unwrap();
-    for number in 0..60 {
+    for number in 0..200 {
         first
             .replica
             .propose(put(&format!("pod-{number}"), "x", Require::Absent))
@@ -191,22 +192,23 @@ async fn a_newcomer_gets_a_snapshot_when_the_log_is_gone_and_then_votes() {
     }
     snapshot_is_taken(&cluster, 1).await;
     let second = cluster.start(2).await;
-    within("join", second.replica.join(&[first.address.clone()]))
+    within("join", second.replica.join(std::slice::from_ref(&first.address)))
         .await
         .unwrap();
     let snapshot = within("read", second.replica.read()).await.unwrap();
-    assert_eq!(snapshot.len(), 60);
+    assert_eq!(snapshot.len(), 200);
     assert!(second.replica.members().iter().all(|member| member.voter));
     let expired = second.replica.watch(pods(), None, Revision(1)).err();
     assert!(matches!(expired, Some(WatchError::Expired { .. })), "{expired:?}");
 
     // And it starts from its snapshot.
+    let address = second.address.clone();
     second.stop().await;
-    let second = cluster.start(2).await;
-    within("join", second.replica.join(&[first.address.clone()]))
+    let second = cluster.start_at(2, &address).await;
+    within("join", second.replica.join(std::slice::from_ref(&first.address)))
         .await
         .unwrap();
-    assert_eq!(within("read", second.replica.read()).await.unwrap().len(), 60);
+    assert_eq!(within("read", second.replica.read()).await.unwrap().len(), 200);
 }
 
 async fn snapshot_is_taken(cluster: &Cluster, id: u64) {
@@ -291,10 +293,11 @@ async fn a_deposed_leader_is_fenced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_neither_writes_nor_reads() {
-    let cluster = Cluster::new();
+    let mut cluster = Cluster::new();
+    cluster.timing.patience = Duration::from_secs(2);
     let mut nodes = cluster.of(3).await;
-    nodes.remove(2).kill().await;
-    nodes.remove(1).kill().await;
+    nodes.remove(2).kill();
+    nodes.remove(1).kill();
     let replica = nodes[0].replica.clone();
     let (written, read) = within("answers", async {
         tokio::join!(replica.propose(put("a", "1", Require::Absent)), replica.read())
