@@ -77,13 +77,14 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     }
     let format = Format::parse(arguments.output.as_deref())?;
     let validation = field_validation(&arguments.validate)?;
+    let documents = manifest::read(&arguments.files).await?;
     let cluster = Cluster::connect(global).await?;
     let discovery = Discovery::load(&cluster).await?;
     let checks = Checks {
         fields: validation == "Strict",
         generate_name: false,
     };
-    let manifests = manifest::load(&arguments.files, &discovery, checks).await?;
+    let manifests = manifest::resolve(documents, &discovery, checks)?;
     let apply = Apply {
         cluster,
         dry_run: arguments.dry_run,

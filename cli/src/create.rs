@@ -46,6 +46,7 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     if arguments.files.files.is_empty() {
         bail!("must specify -f, or a kind such as `flotilla create namespace NAME`");
     }
+    let documents = manifest::read(&arguments.files).await?;
     let cluster = Cluster::connect(global).await?;
     let discovery = Discovery::load(&cluster).await?;
     let checks = Checks {
@@ -59,7 +60,7 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
         validation,
     };
     let mut failed = false;
-    for manifest in manifest::load(&arguments.files, &discovery, checks).await? {
+    for manifest in manifest::resolve(documents, &discovery, checks)? {
         let outcome = async {
             let (object, namespace) = place(&manifest, global.namespace.as_deref(), &create.cluster)?;
             let collection = manifest.resource.collection(Some(&namespace));

@@ -8,7 +8,6 @@ use crate::GlobalOptions;
 use crate::apply::DryRun;
 use crate::client::{Cluster, RequestError, with_query};
 use crate::discovery::{Discovery, Resource};
-use crate::manifest::check::Checks;
 use crate::manifest::{self, FileOptions};
 use crate::output::error::{AlreadyReported, explain};
 use crate::output::{self, name};
@@ -166,11 +165,7 @@ async fn find(
 ) -> anyhow::Result<Vec<Doomed>> {
     let mut doomed = Vec::new();
     if !arguments.files.files.is_empty() {
-        let checks = Checks {
-            fields: false,
-            generate_name: false,
-        };
-        for manifest in manifest::load(&arguments.files, discovery, checks).await? {
+        for manifest in manifest::load(&arguments.files, discovery).await? {
             let namespace = manifest
                 .document
                 .namespace()

@@ -16,7 +16,6 @@ use serde_json::Value;
 use crate::GlobalOptions;
 use crate::client::{Cluster, RequestError, with_query};
 use crate::discovery::Discovery;
-use crate::manifest::check::Checks;
 use crate::manifest::{self, FileOptions};
 use crate::output;
 use crate::output::error::{AlreadyReported, explain};
@@ -52,11 +51,7 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     let targets = if arguments.files.files.is_empty() {
         select(&discovery, &arguments.words)?.targets
     } else {
-        let checks = Checks {
-            fields: false,
-            generate_name: false,
-        };
-        let manifests = manifest::load(&arguments.files, &discovery, checks).await?;
+        let manifests = manifest::load(&arguments.files, &discovery).await?;
         manifests
             .into_iter()
             .map(|manifest| Target {

@@ -10,7 +10,6 @@ use crate::GlobalOptions;
 use crate::client::{Cluster, RequestError, with_query};
 use crate::discovery::Discovery;
 use crate::manifest;
-use crate::manifest::check::Checks;
 use crate::output::error::{AlreadyReported, explain};
 use crate::output::jsonpath::Path;
 use crate::output::object::{self, Format};
@@ -47,13 +46,9 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
         let selection = select(&discovery, &get.arguments.words)?;
         return get.show(&selection).await;
     }
-    let checks = Checks {
-        fields: false,
-        generate_name: false,
-    };
     let mut targets: Vec<Target> = Vec::new();
     let mut namespace = None;
-    for manifest in manifest::load(&get.arguments.files, &discovery, checks).await? {
+    for manifest in manifest::load(&get.arguments.files, &discovery).await? {
         namespace = manifest.document.namespace().map(str::to_owned).or(namespace);
         targets.push(Target {
             names: vec![manifest.document.name().to_owned()],

@@ -108,12 +108,8 @@ pub(crate) struct Manifest {
     pub(crate) resource: Resource,
 }
 
-/// Reads and checks all that `-f` names.
-pub(crate) async fn load(
-    options: &FileOptions,
-    discovery: &Discovery,
-    checks: check::Checks,
-) -> anyhow::Result<Vec<Manifest>> {
+/// Reads all that `-f` names; no server is needed to find mistakes of form.
+pub(crate) async fn read(options: &FileOptions) -> anyhow::Result<Vec<Document>> {
     let mut documents = Vec::new();
     let mut problems = Vec::new();
     for (file, text) in source::read(options).await? {
@@ -122,6 +118,20 @@ pub(crate) async fn load(
             Err(problem) => problems.push(problem),
         }
     }
+    if problems.is_empty() {
+        Ok(documents)
+    } else {
+        Err(ManifestError(problems).into())
+    }
+}
+
+/// Finds the server's resource for each document, and all mistakes that show without asking it.
+pub(crate) fn resolve(
+    documents: Vec<Document>,
+    discovery: &Discovery,
+    checks: check::Checks,
+) -> Result<Vec<Manifest>, ManifestError> {
+    let mut problems = Vec::new();
     let mut manifests = Vec::new();
     for document in documents {
         match check::check(&document, discovery, checks) {
@@ -135,6 +145,15 @@ pub(crate) async fn load(
     if problems.is_empty() {
         Ok(manifests)
     } else {
-        Err(ManifestError(problems).into())
+        Err(ManifestError(problems))
     }
+}
+
+/// Reads and checks in one go, for verbs that only want to know which objects are meant.
+pub(crate) async fn load(options: &FileOptions, discovery: &Discovery) -> anyhow::Result<Vec<Manifest>> {
+    let checks = check::Checks {
+        fields: false,
+        generate_name: false,
+    };
+    Ok(resolve(read(options).await?, discovery, checks)?)
 }

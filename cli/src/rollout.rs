@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use crate::GlobalOptions;
 use crate::client::{Cluster, PatchType};
 use crate::discovery::Discovery;
-use crate::manifest::check::Checks;
 use crate::manifest::{self, FileOptions};
 use crate::output::error::{AlreadyReported, explain};
 use crate::output::{self, name};
@@ -57,11 +56,7 @@ impl Subjects {
     async fn targets(&self, cluster: &mut Cluster, discovery: &Discovery) -> anyhow::Result<Vec<Target>> {
         let mut targets = Vec::new();
         if !self.files.files.is_empty() {
-            let checks = Checks {
-                fields: false,
-                generate_name: false,
-            };
-            for manifest in manifest::load(&self.files, discovery, checks).await? {
+            for manifest in manifest::load(&self.files, discovery).await? {
                 if let Some(namespace) = manifest.document.namespace() {
                     cluster.namespace = namespace.to_owned();
                 }
