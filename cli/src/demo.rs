@@ -323,8 +323,10 @@ impl Demo {
 fn addresses() -> String {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
     let addresses = interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
-    let lines: Vec<String> =
-        addresses.filter(|address| !address.is_loopback()).map(|address| address.to_string()).collect();
+    let lines: Vec<String> = addresses
+        .filter(|address| !address.is_loopback())
+        .map(|address| address.to_string())
+        .collect();
     lines.join("\n")
 }
 
@@ -335,14 +337,20 @@ fn fetch(port: Option<String>, path: Option<String>) -> Answer {
     };
     match ask_neighbour(port, path.as_deref().unwrap_or("/")) {
         Ok(body) => Answer::new(200, body),
-        Err(error) => Answer::new(500, format!("cannot fetch from 127.0.0.1:{port}: {}", reason(&error))),
+        Err(error) => Answer::new(
+            500,
+            format!("cannot fetch from 127.0.0.1:{port}: {}", reason(&error)),
+        ),
     }
 }
 
 fn ask_neighbour(port: u16, path: &str) -> io::Result<String> {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     connection.set_read_timeout(Some(IDLE_LIMIT))?;
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(
+        connection,
+        "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     connection.take(FETCH_BYTES_MAX).read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);

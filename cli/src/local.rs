@@ -4,13 +4,13 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use flotilla_local::{Extent, LocalError, Place, Ready, RunState, Status, UpOptions};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::{
     Api, Client, Config,
     api::ListParams,
@@ -119,7 +119,9 @@ struct UpArgs {
 
 /// Runs the verb. *Assumes* that this process has one thread, or `exec` cannot enter a node.
 pub(crate) fn run(args: LocalArgs) -> anyhow::Result<()> {
-    let dir = args.dir.or_else(|| std::env::var_os("FLOTILLA_LOCAL_DIR").map(PathBuf::from));
+    let dir = args
+        .dir
+        .or_else(|| std::env::var_os("FLOTILLA_LOCAL_DIR").map(PathBuf::from));
     let place = Place::new(&args.name, dir.as_deref())?;
     match args.verb {
         LocalVerb::Up(args) => up(&place, &args)?,
@@ -134,7 +136,11 @@ pub(crate) fn run(args: LocalArgs) -> anyhow::Result<()> {
             say(&place.kubeconfig().display().to_string())?;
         }
         LocalVerb::Kill { node, process_only } => {
-            let extent = if process_only { Extent::Process } else { Extent::Machine };
+            let extent = if process_only {
+                Extent::Process
+            } else {
+                Extent::Machine
+            };
             flotilla_local::kill(&place, &node, extent)?;
         }
         LocalVerb::Start { node } => flotilla_local::start(&place, &node)?,
@@ -144,7 +150,11 @@ pub(crate) fn run(args: LocalArgs) -> anyhow::Result<()> {
         LocalVerb::Heal => flotilla_local::heal(&place)?,
         LocalVerb::Exec { node, command } => match flotilla_local::exec(&place, &node, &command)? {},
         LocalVerb::Supervise => flotilla_local::supervise(&place)?,
-        LocalVerb::Enter { pins, cgroup, command } => match flotilla_local::enter(&pins, &cgroup, &command)? {},
+        LocalVerb::Enter {
+            pins,
+            cgroup,
+            command,
+        } => match flotilla_local::enter(&pins, &cgroup, &command)? {},
     }
     Ok(())
 }
@@ -158,27 +168,40 @@ fn up(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
         toleration_seconds: args.toleration_seconds,
         limit: LIMIT,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
     flotilla_local::up(place, &options, |ready| runtime.block_on(wait_until_ready(ready)))?;
     let nodes = args.servers + args.agents;
-    say(&format!("{nodes} nodes are ready after {:.1} s", started.elapsed().as_secs_f32()))?;
+    say(&format!(
+        "{nodes} nodes are ready after {:.1} s",
+        started.elapsed().as_secs_f32()
+    ))?;
     say(&format!("export KUBECONFIG={}", place.kubeconfig().display()))?;
     Ok(())
 }
 
 async fn wait_until_ready(ready: &Ready<'_>) -> Result<(), LocalError> {
-    let failed = |error: &dyn std::fmt::Display| LocalError::NotReady(error.to_string());
-    let kubeconfig = Kubeconfig::read_from(ready.kubeconfig).map_err(|error| failed(&error))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let client = Client::try_from(config.map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+    let client = client(ready.kubeconfig).await.map_err(|error| LocalError::NotReady(format!("{error:#}")))?;
     let api: Api<Node> = Api::all(client);
     let end = Instant::now() + LIMIT;
     loop {
         let answer = tokio::time::timeout(REQUEST_LIMIT, api.list(&ListParams::default())).await;
         let missing: Vec<&str> = match &answer {
             Ok(Ok(nodes)) => {
-                let present: BTreeSet<&str> = nodes.items.iter().filter(|node| is_ready(node)).filter_map(name).collect();
-                ready.nodes.iter().map(String::as_str).filter(|node| !present.contains(node)).collect()
+                let present: BTreeSet<&str> = nodes
+                    .items
+                    .iter()
+                    .filter(|node| is_ready(node))
+                    .filter_map(name)
+                    .collect();
+                ready
+                    .nodes
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|node| !present.contains(node))
+                    .collect()
             }
             _ => ready.nodes.iter().map(String::as_str).collect(),
         };
@@ -193,10 +216,18 @@ async fn wait_until_ready(ready: &Ready<'_>) -> Result<(), LocalError> {
                 Err(_) => ": the API does not answer".to_owned(),
             };
             let (missing, seconds) = (missing.join(", "), LIMIT.as_secs());
-            return Err(LocalError::NotReady(format!("not ready within {seconds} s: {missing}{reason}")));
+            return Err(LocalError::NotReady(format!(
+                "not ready within {seconds} s: {missing}{reason}"
+            )));
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 fn name(node: &Node) -> Option<&str> {
@@ -204,19 +235,38 @@ fn name(node: &Node) -> Option<&str> {
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn print_status(place: &Place, json: bool) -> anyhow::Result<()> {
     let status = flotilla_local::status(place)?;
+    let leader = leader(place);
     if json {
-        return say(&serde_json::to_string_pretty(&status)?);
+        let mut value = serde_json::to_value(&status)?;
+        value["leader"] = leader.into();
+        return say(&serde_json::to_string_pretty(&value)?);
     }
-    say(table(&status).trim_end())
+    say(table(&status, leader.as_deref()).trim_end())
 }
 
-fn table(status: &Status) -> String {
+/// The node whose server leads, if the servers can tell.
+fn leader(place: &Place) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(async {
+        let leases: Api<Lease> = Api::namespaced(client(&place.kubeconfig()).await.ok()?, "kube-system");
+        let lease = tokio::time::timeout(REQUEST_LIMIT, leases.get("flotilla-leader")).await.ok()?.ok()?;
+        lease.spec?.holder_identity
+    })
+}
+
+fn table(status: &Status, leader: Option<&str>) -> String {
     let header = ["NODE", "ROLE", "ADDRESS", "PID", "STATE"].map(str::to_owned);
     let rows = status.nodes.iter().map(|node| {
         let role = format!("{:?}", node.role).to_lowercase();
@@ -226,14 +276,25 @@ fn table(status: &Status) -> String {
             RunState::Dead => "dead",
             RunState::Paused => "paused",
         };
-        [node.name.clone(), role, node.address.to_string(), pid, state.to_owned()]
+        [
+            node.name.clone(),
+            role,
+            node.address.to_string(),
+            pid,
+            state.to_owned(),
+        ]
     });
     let rows: Vec<[String; 5]> = std::iter::once(header).chain(rows).collect();
-    let widths: Vec<usize> =
-        (0..5).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..5)
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         text += cells.join("   ").trim_end();
         text.push('\n');
     }
@@ -241,7 +302,11 @@ fn table(status: &Status) -> String {
         let groups: Vec<String> = status.partition.iter().map(|group| group.join(",")).collect();
         text += &format!("\npartition: {}\n", groups.join(" | "));
     }
-    text += &format!("\nserver: {}\nkubeconfig: {}\n", status.server, status.kubeconfig.display());
+    text += &format!(
+        "\nserver: {}\nkubeconfig: {}\n",
+        status.server,
+        status.kubeconfig.display()
+    );
     text
 }
 

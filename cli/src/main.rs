@@ -11,16 +11,21 @@
     )
 )]
 
+mod agent;
 mod api_resources;
 mod apply;
 mod client;
 mod cluster_info;
 mod create;
+mod daemon;
 mod delete;
+mod demo;
 mod describe;
 mod discovery;
 mod get;
+mod image;
 mod label;
+mod local;
 mod logs;
 mod manifest;
 mod merge;
@@ -29,14 +34,17 @@ mod pods;
 mod rollout;
 mod scale;
 mod selection;
+mod server;
 mod set;
 mod version;
 mod wait;
 mod watch;
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 /// A small Kubernetes in one binary.
@@ -98,51 +106,81 @@ enum Verb {
     Version(version::Arguments),
     /// Print where the cluster is
     ClusterInfo,
+    /// Run a whole cluster on this machine
+    Local(local::LocalArgs),
+    /// Import, list and remove images of this machine's node
+    Image(image::ImageArgs),
+    /// Run a control-plane replica; the machine is a node as well
+    Server(server::ServerArgs),
+    /// Run a node
+    Agent(agent::AgentArgs),
 }
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
-    start_logging(command_line.global.verbose);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output::error_line(format!("error: cannot start: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(run(command_line)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error::print(&error);
-            ExitCode::FAILURE
+    // Two verbs are programs of their own that must start in a millisecond and have one thread.
+    let mut words = std::env::args_os().skip(1);
+    match words.next().as_deref().and_then(OsStr::to_str) {
+        Some("shim") => flotilla_runtime::shim_main(words),
+        Some("demo") => demo::run(
+            &words
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect::<Vec<_>>(),
+        ),
+        _ => match run(CommandLine::parse()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::error::print(&error);
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// Runs a verb in the way that it needs: daemons have a runtime and a log of their own, clients are small.
+fn run(CommandLine { global, verb }: CommandLine) -> anyhow::Result<()> {
+    match verb {
+        Verb::Local(arguments) => local::run(arguments),
+        Verb::Image(arguments) => image::run(arguments),
+        Verb::Server(arguments) => server::run(arguments),
+        Verb::Agent(arguments) => agent::run(arguments),
+        client => {
+            start_logging(global.verbose);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .context("cannot start")?
+                .block_on(run_client(&global, client))
         }
     }
 }
 
-async fn run(CommandLine { global, verb }: CommandLine) -> anyhow::Result<()> {
+async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
     match verb {
-        Verb::Apply(arguments) => apply::run(arguments, &global).await,
-        Verb::Get(arguments) => get::run(arguments, &global).await,
-        Verb::Describe(arguments) => describe::run(arguments, &global).await,
-        Verb::Create(arguments) => create::run(arguments, &global).await,
-        Verb::Delete(arguments) => delete::run(arguments, &global).await,
-        Verb::Logs(arguments) => logs::run(arguments, &global).await,
-        Verb::Scale(arguments) => scale::run(arguments, &global).await,
-        Verb::Rollout(arguments) => rollout::run(arguments, &global).await,
-        Verb::Label(arguments) => label::run(arguments, label::Kind::Label, &global).await,
-        Verb::Annotate(arguments) => label::run(arguments, label::Kind::Annotation, &global).await,
-        Verb::Set(arguments) => set::run(arguments, &global).await,
-        Verb::Wait(arguments) => wait::run(arguments, &global).await,
-        Verb::ApiResources(arguments) => api_resources::run(arguments, &global).await,
-        Verb::Version(arguments) => version::run(arguments, &global).await,
-        Verb::ClusterInfo => cluster_info::run(&global).await,
+        Verb::Apply(arguments) => apply::run(arguments, global).await,
+        Verb::Get(arguments) => get::run(arguments, global).await,
+        Verb::Describe(arguments) => describe::run(arguments, global).await,
+        Verb::Create(arguments) => create::run(arguments, global).await,
+        Verb::Delete(arguments) => delete::run(arguments, global).await,
+        Verb::Logs(arguments) => logs::run(arguments, global).await,
+        Verb::Scale(arguments) => scale::run(arguments, global).await,
+        Verb::Rollout(arguments) => rollout::run(arguments, global).await,
+        Verb::Label(arguments) => label::run(arguments, label::Kind::Label, global).await,
+        Verb::Annotate(arguments) => label::run(arguments, label::Kind::Annotation, global).await,
+        Verb::Set(arguments) => set::run(arguments, global).await,
+        Verb::Wait(arguments) => wait::run(arguments, global).await,
+        Verb::ApiResources(arguments) => api_resources::run(arguments, global).await,
+        Verb::Version(arguments) => version::run(arguments, global).await,
+        Verb::ClusterInfo => cluster_info::run(global).await,
+        Verb::Local(_) | Verb::Image(_) | Verb::Server(_) | Verb::Agent(_) => {
+            unreachable!("these are no client's verbs")
+        }
     }
 }
 
 /// The client's log is for its own troubles, so it is silent unless asked for.
 fn start_logging(verbose: u8) {
     let filter = match verbose {
-        0 => "error",
+        // Errors are told by their verb, in words.
+        0 => "off",
         1 => "flotilla=info,warn",
         _ => "flotilla=debug,kube=debug,info",
     };

@@ -1,0 +1,87 @@
+//! `flotilla server`: a control-plane replica, and by default a node in the same process.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use flotilla_server::{JoinOptions, Options, Server};
+use tokio_util::sync::CancellationToken;
+
+use crate::{agent::NodeArgs, daemon};
+
+/// Runs a control-plane replica; the machine is a node of the cluster as well.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Port of the API and of gRPC.
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+    /// A further address or name that clients dial; may be repeated.
+    #[arg(long = "tls-san", value_name = "ADDRESS")]
+    tls_san: Vec<String>,
+    /// Joins the cluster of this server instead of starting one.
+    #[arg(long, value_name = "HOST:PORT", requires = "token")]
+    join: Option<String>,
+    /// Pod addresses of the whole cluster.
+    #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
+    cluster_cidr: String,
+    /// How long pods stay bound to an unreachable node unless they say otherwise.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    toleration_seconds: i64,
+    /// Runs no pods on this machine.
+    #[arg(long)]
+    disable_agent: bool,
+}
+
+pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
+    daemon::run(move |shutdown| serve(args, shutdown))
+}
+
+async fn serve(args: ServerArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let options = server_options(&args)?;
+    let server = Server::new(options, shutdown.clone()).await?;
+    if args.disable_agent {
+        return Ok(server.run().await?);
+    }
+    let own_address = std::net::SocketAddr::new(args.node.address()?, args.port).to_string();
+    let mut agent = args.node.agent_options(vec![own_address], None)?;
+    agent.data_dir = agent.data_dir.join("agent");
+    agent
+        .labels
+        .insert("node-role.kubernetes.io/control-plane".into(), String::new());
+    // The agent finds its certificate there and needs no token.
+    server.node_identity()?.save(&agent.data_dir.join("pki"))?;
+    let agent = flotilla_agent::Agent::new(agent)?;
+    // One without the other is of no use: whichever ends first takes the other with it.
+    let (server, agent) = tokio::join!(
+        daemon::ending(server.run(), &shutdown),
+        daemon::ending(agent.run(shutdown.clone()), &shutdown),
+    );
+    server?;
+    agent?;
+    Ok(())
+}
+
+fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
+    let join = args.join.clone().map(|server| {
+        let token = args
+            .node
+            .token()?
+            .context("--join needs --token or --token-file")?;
+        anyhow::Ok(JoinOptions { server, token })
+    });
+    Ok(Options {
+        name: args.node.name()?,
+        data_dir: args
+            .node
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("/var/lib/flotilla/server")),
+        address: args.node.address()?,
+        port: args.port,
+        tls_san: args.tls_san.clone(),
+        join: join.transpose()?,
+        cluster_cidr: args.cluster_cidr.clone(),
+        toleration_seconds: args.toleration_seconds,
+    })
+}
