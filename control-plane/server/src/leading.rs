@@ -7,7 +7,7 @@ use flotilla_resources::Resources;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::nodes::Assignments;
+use crate::{leader_lease, nodes::Assignments};
 
 /// Keeps `leading` filled while this replica leads, until shutdown.
 pub(crate) async fn follow(
@@ -31,8 +31,15 @@ pub(crate) async fn follow(
                 () = shutdown.cancelled() => return,
             }
         }
-        // Nothing is lost by dropping either arm.
+        let announce = async {
+            if let Some(leader) = now.leader.as_ref().filter(|_| now.is_self) {
+                leader_lease::publish(&resources.fenced(now.term), &leader.name).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        // Nothing is lost by dropping any arm: a lease half written is the next leader's to write.
         tokio::select! {
+            () = announce => {}
             () = lost(&mut leadership, &now) => {}
             () = shutdown.cancelled() => {
                 resign(&leading);

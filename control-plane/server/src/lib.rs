@@ -4,6 +4,7 @@
 //! conversations with nodes. Decides nothing about Kubernetes objects itself beyond registering nodes.
 
 mod kubeconfig;
+mod leader_lease;
 mod leading;
 mod listener;
 mod material;
