@@ -9,6 +9,7 @@ use flotilla_lifecycle::ContainerHistory;
 use flotilla_proto::node::{AgentMessage, LogChunk, LogRequest, agent_message::Kind};
 use flotilla_runtime::logs::{LogReader, ReadLogError, ReadOptions, path};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -27,8 +28,12 @@ const CHUNK_BYTES_MAX: usize = 32 << 10;
 enum LogError {
     #[error("pod \"{0}\" is not on this node")]
     NoPod(String),
-    #[error("container \"{container}\" in pod \"{pod}\" is waiting to start: no process yet")]
-    NotStarted { container: String, pod: String },
+    #[error("container \"{container}\" in pod \"{pod}\" is waiting to start: {reason}")]
+    NotStarted {
+        container: String,
+        pod: String,
+        reason: String,
+    },
     #[error("previous terminated container \"{container}\" in pod \"{pod}\" not found")]
     NoPrevious { container: String, pod: String },
     #[error(transparent)]
@@ -160,14 +165,15 @@ async fn copy(
     sender: &Sender,
 ) -> Result<(), LogError> {
     let mut view = view.ok_or_else(|| LogError::NoPod(request.pod_name.clone()))?;
-    let (log_dir, past) = {
+    let (log_dir, past, attempt) = {
         let now = view.borrow_and_update();
+        let past = now.history.container(&request.container);
         (
             surroundings.log_dir(&now.pod),
-            now.history.container(&request.container),
+            past.clone(),
+            attempt(request, &past, &now.status)?,
         )
     };
-    let attempt = attempt(request, &past)?;
     let finished = CancellationToken::new();
     if is_over(&past, attempt) {
         finished.cancel();
@@ -196,7 +202,7 @@ async fn copy(
 }
 
 /// Which attempt's log is wanted.
-fn attempt(request: &LogRequest, past: &ContainerHistory) -> Result<u32, LogError> {
+fn attempt(request: &LogRequest, past: &ContainerHistory, status: &PodStatus) -> Result<u32, LogError> {
     let (container, pod) = (request.container.clone(), request.pod_name.clone());
     let newest = past.attempts.checked_sub(1);
     if request.previous {
@@ -204,7 +210,28 @@ fn attempt(request: &LogRequest, past: &ContainerHistory) -> Result<u32, LogErro
             .and_then(|newest| newest.checked_sub(1))
             .ok_or(LogError::NoPrevious { container, pod });
     }
-    newest.ok_or(LogError::NotStarted { container, pod })
+    newest.ok_or_else(|| {
+        let reason = waiting_reason(status, &container);
+        LogError::NotStarted {
+            container,
+            pod,
+            reason,
+        }
+    })
+}
+
+fn waiting_reason(status: &PodStatus, container: &str) -> String {
+    let all = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
+    let found = all.into_iter().find(|status| status.name == container);
+    let waiting = found.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    match waiting.unwrap_or("ContainerCreating") {
+        "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+        reason => reason.to_owned(),
+    }
 }
 
 fn is_over(past: &ContainerHistory, attempt: u32) -> bool {

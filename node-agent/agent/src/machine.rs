@@ -18,6 +18,7 @@ use flotilla_runtime::{
     RemoveContainerError, RunSandboxError, Runtime, SandboxSpec, ShimError, StartContainerError, Started,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,8 @@ pub(crate) struct LocalMachine {
     network: Network,
     sandboxes: Mutex<HashMap<String, SandboxHandle>>,
     executable: PathBuf,
+    /// Cancelled once the built-in images are in the store, or cannot be.
+    builtin: CancellationToken,
 }
 
 impl LocalMachine {
@@ -103,12 +106,20 @@ impl LocalMachine {
             network,
             sandboxes: Mutex::default(),
             executable,
+            builtin: CancellationToken::new(),
         })
     }
 
-    /// Puts the built-in images into the store.
+    /// Puts the built-in images into the store. Lookups that find nothing wait for it.
     pub(crate) fn ensure_builtin(&self) -> Result<(), StoreError> {
+        let _done = self.builtin.clone().drop_guard();
         self.store.ensure_builtin(&self.executable)
+    }
+
+    async fn hold(&self, reference: &str, holder: &str) -> Result<Option<Image>, FindImageError> {
+        let (store, reference, holder) = (self.store.clone(), reference.to_owned(), holder.to_owned());
+        let found = tokio::task::spawn_blocking(move || store.hold(&reference, &holder)).await;
+        Ok(found.map_err(|_| FindImageError::Cancelled)??)
     }
 
     fn release_images(&self, uid: &str) -> Result<(), StoreError> {
@@ -149,13 +160,13 @@ impl Machine for LocalMachine {
         uid: &str,
         container: &str,
     ) -> Result<Option<Image>, FindImageError> {
-        let (store, reference, holder) = (
-            self.store.clone(),
-            reference.to_owned(),
-            format!("{uid}.{container}"),
-        );
-        let found = tokio::task::spawn_blocking(move || store.hold(&reference, &holder)).await;
-        Ok(found.map_err(|_| FindImageError::Cancelled)??)
+        let holder = format!("{uid}.{container}");
+        let found = self.hold(reference, &holder).await?;
+        if found.is_some() || self.builtin.is_cancelled() {
+            return Ok(found);
+        }
+        self.builtin.cancelled().await;
+        self.hold(reference, &holder).await
     }
 
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError> {

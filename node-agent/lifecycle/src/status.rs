@@ -12,6 +12,10 @@ use crate::resources::qos_class;
 use crate::rules::{self, Role, Verdict};
 
 pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
+    // A pod that was over before this node's memory begins: what is known of it elsewhere is all there is.
+    if view.history.sandboxes == 0 && matches!(view.previous.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return view.previous.clone();
+    }
     let ending = is_ending(view, verdict);
     let initialized = rules::is_initialized(view.pod, view.history, view.now);
     let mut inits = Vec::new();

@@ -667,3 +667,14 @@ fn backing_off_is_told_once_per_turn() {
     assert_eq!(told, [expected]);
     assert_eq!(crate::notices(&story.pod, &story.status, &story.status), []);
 }
+
+#[test]
+fn a_pod_that_was_over_before_is_left_as_it_is() {
+    let mut story = Story::of(ONE);
+    let over = r#"{"phase":"Failed","reason":"Evicted","containerStatuses":[]}"#;
+    story.status = serde_json::from_str(over).unwrap();
+    assert_eq!(story.steps(), "");
+    assert_eq!(story.status, serde_json::from_str(over).unwrap());
+    story.delete(30);
+    assert_eq!(story.steps(), "gone");
+}
