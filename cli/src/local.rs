@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use flotilla_local::{Extent, LocalError, Place, Ready, RunState, Status, UpOptions};
+use flotilla_local::{Extent, LocalError, NodeStatus, Place, Ready, Role, RunState, Status, UpOptions};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
 use kube::{
     Api, Client, Config,
@@ -247,7 +247,8 @@ fn is_ready(node: &Node) -> bool {
 
 fn print_status(place: &Place, json: bool) -> anyhow::Result<()> {
     let status = flotilla_local::status(place)?;
-    let leader = leader(place);
+    let serves = |node: &NodeStatus| node.role == Role::Server && node.state == RunState::Running;
+    let leader = status.nodes.iter().any(serves).then(|| leader(place)).flatten();
     if json {
         let mut value = serde_json::to_value(&status)?;
         value["leader"] = leader.into();
@@ -301,6 +302,9 @@ fn table(status: &Status, leader: Option<&str>) -> String {
     if !status.partition.is_empty() {
         let groups: Vec<String> = status.partition.iter().map(|group| group.join(",")).collect();
         text += &format!("\npartition: {}\n", groups.join(" | "));
+    }
+    if let Some(leader) = leader {
+        text += &format!("\nleader: {leader}\n");
     }
     text += &format!(
         "\nserver: {}\nkubeconfig: {}\n",
