@@ -34,14 +34,6 @@ pub fn percentage(text: &str) -> Option<u32> {
     if is_number { digits.parse().ok() } else { None }
 }
 
-/// The value as it is written.
-pub fn display(value: &IntOrString) -> String {
-    match value {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(text) => text.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

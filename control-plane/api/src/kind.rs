@@ -179,11 +179,6 @@ impl Kind {
         self.operations.decode_stored(json)
     }
 
-    /// Whether the object is of this kind's type.
-    pub fn is(&self, object: &dyn Object) -> bool {
-        self.operations.is(object)
-    }
-
     /// Where the kind is another view of a stored kind (events of `events.k8s.io`): that kind.
     ///
     /// Requests for such a kind are decoded with it, turned by [`Kind::to_storage`], and handled as the storage kind

@@ -117,11 +117,6 @@ impl Quantity {
         clamp(div_ceil(self.nanos, NANO))
     }
 
-    /// Billionths.
-    pub fn nanos(self) -> i128 {
-        self.nanos
-    }
-
     /// Whether it is below zero.
     pub fn is_negative(self) -> bool {
         self.nanos < 0

@@ -253,19 +253,6 @@ impl Status {
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(Reason::Timeout, message)
     }
-
-    /// Too much is asked at once; try again after some seconds.
-    pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        let details = Details {
-            retry_after_seconds: Some(retry_after_seconds),
-            ..Details::default()
-        };
-        Self {
-            reason: Reason::TooManyRequests,
-            message: message.into(),
-            details: Some(details),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,6 @@ pub(crate) trait Operations: Send + Sync {
     fn decode_value(&self, kind: &Kind, value: Value, validation: FieldValidation)
     -> Result<Decoded, Status>;
     fn decode_stored(&self, json: &[u8]) -> Result<Box<dyn Object>, Status>;
-    fn is(&self, object: &dyn Object) -> bool;
     fn storage(&self) -> Option<&'static Kind>;
     fn to_storage(&self, object: Box<dyn Object>) -> Box<dyn Object>;
     fn shown(&self, object: Box<dyn Object>) -> Box<dyn Object>;
@@ -109,10 +108,6 @@ impl<T: KindType> Operations for Behaviour<T> {
                 T::KIND
             ))),
         }
-    }
-
-    fn is(&self, object: &dyn Object) -> bool {
-        object.as_any().is::<T>()
     }
 
     fn storage(&self) -> Option<&'static Kind> {

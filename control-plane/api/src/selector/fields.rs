@@ -49,7 +49,7 @@ impl FieldSelector {
     }
 
     /// Whether an object with these fields is picked.
-    pub fn matches_fields(&self, fields: &[(&'static str, String)]) -> bool {
+    fn matches_fields(&self, fields: &[(&'static str, String)]) -> bool {
         self.terms.iter().all(|term| {
             let found = fields.iter().find(|(name, _)| *name == term.field);
             let found = found.map_or("", |(_, value)| value.as_str());

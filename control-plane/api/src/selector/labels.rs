@@ -93,11 +93,6 @@ impl LabelSelector {
         self.requirements.is_empty() && !self.nothing
     }
 
-    /// What it demands.
-    pub fn requirements(&self) -> &[Requirement] {
-        &self.requirements
-    }
-
     /// Whether an object with these labels is picked.
     pub fn matches(&self, labels: &Labels) -> bool {
         !self.nothing && self.requirements.iter().all(|one| one.matches(labels))
