@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::auth::User;
 use crate::negotiate::{self, Encoding, Format};
+use crate::protobuf;
 use crate::query::Query;
 
 /// Larger bodies are refused, as Kubernetes does: an object must fit into one log entry.
@@ -87,13 +88,20 @@ impl Call {
         std::mem::replace(&mut self.body, empty)
     }
 
-    /// The body as JSON; YAML is translated.
+    /// The body as JSON; YAML and protobuf are translated.
     pub(crate) async fn read_json(&mut self) -> Result<Bytes, Status> {
         let encoding = negotiate::encoding(self.content_type())?;
         let body = self.read_body().await?;
         match encoding {
             Encoding::Json => Ok(body),
             Encoding::Yaml => yaml_to_json(&body),
+            // An empty body needs no envelope: a deletion without options.
+            Encoding::Protobuf if body.is_empty() => Ok(body),
+            Encoding::Protobuf => protobuf::to_json(&body)
+                .map(|object| object.to_string().into())
+                .map_err(|error| {
+                    Status::bad_request(format!("cannot read the request's protobuf body: {error}"))
+                }),
         }
     }
 }

@@ -15,6 +15,7 @@ mod negotiate;
 mod openapi;
 mod partial;
 mod path;
+mod protobuf;
 mod proxy;
 mod query;
 mod render;

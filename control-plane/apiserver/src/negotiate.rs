@@ -104,21 +104,19 @@ pub(crate) fn aggregated_discovery(accept: &str) -> Option<&'static str> {
     None
 }
 
-/// Whether the client wants OpenAPI v2 in its protobuf form, and under which name.
-pub(crate) fn openapi_protobuf(accept: &str) -> Option<&'static str> {
-    const NAMES: [&str; 2] = [
-        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
-    ];
-    for range in ranges(accept) {
-        if let Some(name) = NAMES.iter().find(|name| **name == range.type_) {
-            return Some(name);
-        }
-        if range.is_json() {
-            return None;
-        }
-    }
-    None
+/// The content type of OpenAPI v2 in its protobuf form.
+pub(crate) const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// As older clients ask for it. It must not be answered: `@` is not allowed in a content type, and they check.
+const OPENAPI_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Whether the client wants OpenAPI v2 in its protobuf form.
+pub(crate) fn wants_openapi_protobuf(accept: &str) -> bool {
+    let known = |type_: &str| type_ == OPENAPI_PROTOBUF || type_ == OPENAPI_PROTOBUF_OLD;
+    let ranges = ranges(accept);
+    ranges
+        .iter()
+        .find(|range| known(range.type_) || range.is_json())
+        .is_some_and(|range| known(range.type_))
 }
 
 fn not_acceptable(accepted: &str) -> Status {
@@ -133,6 +131,7 @@ fn not_acceptable(accepted: &str) -> Status {
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The form of an object that a client sends.
@@ -140,7 +139,10 @@ pub(crate) fn encoding(content_type: &str) -> Result<Encoding, Status> {
     match Range::parse(content_type).type_ {
         "" | "application/json" | "text/json" => Ok(Encoding::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Encoding::Yaml),
-        _ => Err(unsupported("application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        _ => Err(unsupported(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
@@ -219,9 +221,9 @@ mod tests {
 
     #[test]
     fn openapi_is_protobuf_for_those_who_ask_first() {
-        let name = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-        assert_eq!(openapi_protobuf(name), Some(name));
-        assert_eq!(openapi_protobuf("application/json, */*"), None);
+        assert!(wants_openapi_protobuf(OPENAPI_PROTOBUF));
+        assert!(wants_openapi_protobuf(OPENAPI_PROTOBUF_OLD));
+        assert!(!wants_openapi_protobuf("application/json, */*"));
     }
 
     #[test]
@@ -229,9 +231,11 @@ mod tests {
         assert_eq!(encoding("application/json; charset=utf-8"), Ok(Encoding::Json));
         assert_eq!(encoding("application/yaml"), Ok(Encoding::Yaml));
         assert_eq!(
-            encoding("application/vnd.kubernetes.protobuf")
-                .unwrap_err()
-                .reason,
+            encoding("application/vnd.kubernetes.protobuf"),
+            Ok(Encoding::Protobuf)
+        );
+        assert_eq!(
+            encoding("application/cbor").unwrap_err().reason,
             Reason::UnsupportedMediaType
         );
         assert_eq!(patch_kind("application/merge-patch+json"), Ok(PatchKind::Merge));

@@ -64,15 +64,13 @@ impl Document {
 impl Documents {
     /// `/openapi/v2`
     pub(crate) fn v2(&self, call: &Call) -> Response<Body> {
-        match negotiate::openapi_protobuf(call.accept()) {
-            Some(name) => {
-                let document = self
-                    .v2_protobuf
-                    .get_or_init(|| Document::new(protobuf::encode(&openapi::v2())));
-                document.respond(call, name)
-            }
-            None => self.v2_json().respond(call, "application/json"),
+        if negotiate::wants_openapi_protobuf(call.accept()) {
+            let document = self
+                .v2_protobuf
+                .get_or_init(|| Document::new(protobuf::encode(&openapi::v2())));
+            return document.respond(call, negotiate::OPENAPI_PROTOBUF);
         }
+        self.v2_json().respond(call, "application/json")
     }
 
     fn v2_json(&self) -> &Document {

@@ -70,11 +70,13 @@ async fn paths_and_methods_that_are_not_there() {
 #[tokio::test]
 async fn bodies_that_cannot_be_read() {
     let cluster = Cluster::start().await;
+    let cbor = [("content-type", "application/cbor")];
+    cluster.send(Method::POST, PODS, &cbor, "k8s").await.refused(415);
     let protobuf = [("content-type", "application/vnd.kubernetes.protobuf")];
     cluster
         .send(Method::POST, PODS, &protobuf, "k8s")
         .await
-        .refused(415);
+        .refused(400);
     cluster.send(Method::POST, PODS, &[], "{").await.refused(400);
     cluster.send(Method::POST, PODS, &[], "").await.refused(400);
     let yaml = [("content-type", "application/yaml")];
