@@ -36,10 +36,10 @@ pub(crate) struct NodeArgs {
     #[arg(long = "node-label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
     /// The join token of the cluster.
-    #[arg(long, group = "token")]
+    #[arg(long, group = "join-token")]
     token: Option<String>,
     /// A file that holds the join token.
-    #[arg(long, value_name = "FILE", group = "token")]
+    #[arg(long, value_name = "FILE", group = "join-token")]
     token_file: Option<PathBuf>,
 }
 

@@ -190,3 +190,25 @@ fn start_logging(verbose: u8) {
         .without_time()
         .init();
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn all_flags_of_all_verbs_fit_together() {
+        super::CommandLine::command().debug_assert();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_verbs_fit_together() {
+        CommandLine::command().debug_assert();
+    }
+}

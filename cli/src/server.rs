@@ -20,7 +20,7 @@ pub(crate) struct ServerArgs {
     #[arg(long = "tls-san", value_name = "ADDRESS")]
     tls_san: Vec<String>,
     /// Joins the cluster of this server instead of starting one.
-    #[arg(long, value_name = "HOST:PORT", requires = "token")]
+    #[arg(long, value_name = "HOST:PORT", requires = "join-token")]
     join: Option<String>,
     /// Pod addresses of the whole cluster.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
