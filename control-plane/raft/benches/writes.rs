@@ -67,7 +67,7 @@ async fn write_round(place: &str, node: &Node, clients: usize) {
     let value = "x".repeat(1000);
     let work = move |replica: Replica, client: usize, number: usize| {
         let transaction = put(
-            &format!("pod-{client}-{}", number % 50),
+            &format!("pod-{client}-{}", number % 10),
             &value,
             Require::Anything,
         );

@@ -22,7 +22,7 @@ use crate::members::{AddMemberError, Candidate, Member};
 use crate::network::install_header;
 use crate::proposer::Refusal;
 use crate::replica::Core;
-use crate::storage::{self, SnapshotFile};
+use crate::storage::{self, SnapshotFile, SnapshotFolder};
 
 /// How long a forwarded proposal may wait for its turn and its majority.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(8);
@@ -104,7 +104,7 @@ impl Peer for PeerService {
             file,
             content: None,
         };
-        let received = match receive(partial, first, &mut chunks).await {
+        let received = match receive(partial, first, &mut chunks, &core.snapshots).await {
             Ok(received) => received,
             Err(status) => {
                 // The next start removes it otherwise.
@@ -202,11 +202,15 @@ impl Peer for PeerService {
     }
 }
 
-/// Writes all chunks to the file, then reads the file back and verifies it.
+/// Writes all chunks to the file, reads it back, verifies it and makes it the newest snapshot.
+///
+/// That comes before openraft hears of it, because openraft purges the log up to a snapshot as soon as it has
+/// begun to install it. A crash between leaves a snapshot that is ahead of the log, which is no hole.
 async fn receive(
     mut partial: SnapshotFile,
     first: SnapshotChunk,
     chunks: &mut Streaming<SnapshotChunk>,
+    folder: &Arc<SnapshotFolder>,
 ) -> Result<SnapshotFile, Status> {
     let mut next = Some(first);
     let mut offset = 0;
@@ -222,8 +226,10 @@ async fn receive(
         .await?;
         next = chunks.message().await?;
     }
+    let folder = Arc::clone(folder);
     blocking(move || {
         let saved = storage::read_snapshot(&mut partial.file).map_err(io::Error::other)?;
+        partial.path = folder.keep(&partial.path, &partial.file, &saved.meta)?;
         partial.content = Some(saved);
         Ok(partial)
     })

@@ -262,8 +262,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
+        let mut changes = vec![put(PURGED_KEY, &upto)];
+        {
+            let mut index = self.index();
+            // A snapshot of a later term has overtaken a tail that was never committed: all of that goes, and
+            // at once, because its indexes will be used again.
+            if index.tail.last().is_some_and(|last| last < upto) {
+                changes.extend(
+                    index
+                        .tail
+                        .truncate(upto.index + 1)
+                        .into_iter()
+                        .map(Change::Remove),
+                );
+            }
+        }
         // The mark is durable before the first entry goes: what lies below the mark is not part of the log.
-        self.write(vec![put(PURGED_KEY, &upto)])
+        self.write(changes)
             .await
             .map_err(|error| io_error(ErrorSubject::Log(upto), ErrorVerb::Delete, &error))?;
         let keys = {
@@ -273,5 +288,102 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         };
         self.disk.forget(keys);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+    use openraft::storage::RaftLogStorageExt;
+
+    use super::*;
+
+    fn log_id(term: u64, index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(term, 1), index)
+    }
+
+    fn entry(term: u64, index: u64) -> Entry {
+        Entry {
+            log_id: log_id(term, index),
+            payload: EntryPayload::Blank,
+        }
+    }
+
+    fn open(folder: &Path) -> LogStore {
+        LogStore::open(folder, 1, 1 << 20).unwrap()
+    }
+
+    async fn ids(log: &mut LogStore) -> Vec<LogId> {
+        let entries = log.try_get_log_entries(..).await.unwrap();
+        entries.iter().map(|entry| entry.log_id).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_truncated_and_purged_is_the_same_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        log.save_vote(&Vote::new(2, 1)).await.unwrap();
+        log.blocking_append((0..10).map(|index| entry(1, index)))
+            .await
+            .unwrap();
+        log.truncate(log_id(1, 8)).await.unwrap();
+        log.blocking_append([entry(2, 8)]).await.unwrap();
+        log.purge(log_id(1, 5)).await.unwrap();
+        log.save_committed(Some(log_id(1, 7))).await.unwrap();
+        let expected = vec![log_id(1, 6), log_id(1, 7), log_id(2, 8)];
+        assert_eq!(ids(&mut log).await, expected);
+        log.close();
+
+        let mut log = open(folder.path());
+        assert_eq!(ids(&mut log).await, expected);
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(2, 1)));
+        assert_eq!(
+            (log.purged(), log.committed()),
+            (Some(log_id(1, 5)), Some(log_id(1, 7)))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_of_a_later_term_replaces_a_tail_that_was_never_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        log.save_vote(&Vote::new(3, 1)).await.unwrap();
+        log.blocking_append((0..10).map(|index| entry(1, index)))
+            .await
+            .unwrap();
+        log.purge(log_id(3, 5)).await.unwrap();
+        assert_eq!(log.last(), Some(log_id(3, 5)));
+        log.blocking_append([entry(3, 6)]).await.unwrap();
+        log.close();
+        assert_eq!(ids(&mut open(folder.path())).await, [log_id(3, 6)]);
+    }
+
+    #[tokio::test]
+    async fn a_hole_or_a_lost_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path());
+        log.save_vote(&Vote::new(1, 1)).await.unwrap();
+        log.blocking_append((0..5).map(|index| entry(1, index)))
+            .await
+            .unwrap();
+        log.save_committed(Some(log_id(1, 4))).await.unwrap();
+        log.write(vec![Change::Remove(Bytes::copy_from_slice(&record::chunk_key(
+            4, 0,
+        )))])
+        .await
+        .unwrap();
+        log.close();
+        let shortened = open(folder.path());
+        let refused = super::super::check_whole(&shortened, None, folder.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+
+        let key = Bytes::copy_from_slice(&record::chunk_key(2, 0));
+        shortened.write(vec![Change::Remove(key)]).await.unwrap();
+        shortened.close();
+        let refused = LogStore::open(folder.path(), 1, 1 << 20).err().unwrap();
+        assert!(
+            refused.to_string().contains("log entry 2 is missing"),
+            "{refused}"
+        );
     }
 }

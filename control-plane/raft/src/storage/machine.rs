@@ -1,7 +1,6 @@
 //! The replicated state machine: hands committed entries to the store, takes and installs snapshots.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +8,7 @@ use flotilla_store::{HistoryLimits, Outcome, Snapshot, State, Transaction};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};
 
-use super::{Saved, SnapshotFile, SnapshotFolder, io_error};
+use super::{SnapshotFile, SnapshotFolder, io_error};
 use crate::consensus::{
     self, Entry, LogId, Outcomes, Proposals, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
 };
@@ -154,16 +153,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }))
     }
 
+    /// The file is durable already: openraft purges the log while this runs, see `service`.
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
         snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError> {
-        let folder = Arc::clone(&self.snapshots);
-        let kept_meta = meta.clone();
-        let saved = blocking(move || keep_received(&folder, *snapshot, &kept_meta))
-            .await
-            .map_err(|error| snapshot_error(ErrorVerb::Write, &error))?;
+        let saved = snapshot.content.ok_or_else(|| {
+            let error = io::Error::other("the received snapshot was not read before it was installed");
+            snapshot_error(ErrorVerb::Read, &error)
+        })?;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.unsaved_bytes.store(0, Ordering::Relaxed);
@@ -183,14 +182,6 @@ impl RaftStateMachine<TypeConfig> for Machine {
             snapshot: Box::new(file),
         }))
     }
-}
-
-fn keep_received(folder: &SnapshotFolder, received: SnapshotFile, meta: &SnapshotMeta) -> io::Result<Saved> {
-    let content = received
-        .content
-        .ok_or_else(|| io::Error::other("the received snapshot was not read before it was installed"))?;
-    let _: PathBuf = folder.keep(&received.path, &received.file, meta)?;
-    Ok(content)
 }
 
 /// Writes one snapshot from a pointer to the state, while entries go on being applied.

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use flotilla_store::{ReadImageError, Snapshot, read_image, write_image};
 
@@ -53,6 +54,8 @@ pub(crate) enum ReadSnapshotError {
 pub(crate) struct SnapshotFolder {
     path: PathBuf,
     partial_count: AtomicU64,
+    /// Held while the newest snapshot changes.
+    keeping: Mutex<()>,
 }
 
 impl SnapshotFolder {
@@ -62,6 +65,7 @@ impl SnapshotFolder {
         let folder = SnapshotFolder {
             path: path.clone(),
             partial_count: AtomicU64::new(0),
+            keeping: Mutex::new(()),
         };
         let newest = folder.prepare().map_err(OpenError::folder(&path))?;
         let Some(newest) = newest else {
@@ -126,11 +130,17 @@ impl SnapshotFolder {
         })
     }
 
-    /// Makes a written file durable and gives it its final name; removes older ones.
+    /// Makes a written file durable and gives it its final name; removes older ones. One that is older than
+    /// what is there is removed itself.
     pub(crate) fn keep(&self, partial: &Path, file: &File, meta: &SnapshotMeta) -> io::Result<PathBuf> {
-        file.sync_all()?;
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.path.join(format!("{index:020}{SUFFIX}"));
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.newest_path()?.is_some_and(|newest| newest > path) {
+            fs::remove_file(partial)?;
+            return Ok(path);
+        }
+        file.sync_all()?;
         fs::rename(partial, &path)?;
         sync_folder(&self.path)?;
         for entry in fs::read_dir(&self.path)? {
@@ -144,6 +154,8 @@ impl SnapshotFolder {
 
     /// The newest snapshot.
     pub(crate) fn newest(&self) -> io::Result<Option<(SnapshotMeta, SnapshotFile)>> {
+        // A newer one must not remove it between the look and the opening.
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(path) = self.newest_path()? else {
             return Ok(None);
         };

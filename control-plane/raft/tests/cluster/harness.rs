@@ -11,6 +11,8 @@ use flotilla_store::{Draft, Key, Operation, Outcome, Require, ResourceName, Snap
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Channel, Endpoint, Server};
 
@@ -135,7 +137,12 @@ impl Cluster {
         let service = replica.peer_service();
         let serve = async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            // Without it every small answer waits 40 ms for the other side's delayed acknowledgement.
+            let incoming = TcpListenerStream::new(listener).map(|stream| {
+                let stream = stream?;
+                stream.set_nodelay(true)?;
+                std::io::Result::Ok(stream)
+            });
             Server::builder()
                 .add_service(service)
                 .serve_with_incoming(incoming)
