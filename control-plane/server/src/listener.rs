@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use axum::body::Body;
 use flotilla_apiserver::{ApiServer, Peer, User};
 use flotilla_pki::{GROUP_SERVERS, PeerIdentity};
+use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -134,7 +135,16 @@ async fn respond(services: Services, caller: Caller, request: Request<Incoming>)
         user,
         remote: caller.remote,
     };
-    services.api.handle(request, peer).await.map(Body::new)
+    api_answer(services.api, request, peer).await.map(Body::new)
+}
+
+/// Boxed, because the compiler cannot see through the borrows inside that the future may change threads.
+fn api_answer(
+    api: ApiServer,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> BoxFuture<'static, Response<flotilla_apiserver::Body>> {
+    Box::pin(async move { api.handle(request, peer).await })
 }
 
 async fn respond_grpc(

@@ -210,7 +210,10 @@ impl Server {
             },
             Arc::new(self.nodes.clone()),
         );
-        Ok(Services { grpc: grpc.into_axum_router(), api })
+        Ok(Services {
+            grpc: grpc.into_axum_router(),
+            api,
+        })
     }
 }
 

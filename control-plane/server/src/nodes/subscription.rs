@@ -69,7 +69,15 @@ impl News {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let news = pending.replaced || pending.routes || !pending.pods.is_empty();
         let replaced = pending.replaced;
-        news.then(|| std::mem::replace(&mut *pending, Pending { replaced, ..Pending::default() }))
+        news.then(|| {
+            std::mem::replace(
+                &mut *pending,
+                Pending {
+                    replaced,
+                    ..Pending::default()
+                },
+            )
+        })
     }
 }
 
