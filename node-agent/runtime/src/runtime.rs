@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::task::TaskTracker;
 
 use crate::cgroup::Cgroups;
-use crate::errors::{OpenRuntimeError, RunSandboxError};
+use crate::errors::{OpenRuntimeError, RunSandboxError, report};
 use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
 use crate::pod::Pod;
 use crate::sandbox::{self, Plan};
@@ -110,7 +110,11 @@ impl Runtime {
         );
         if let Err(source) = pod.attach(connection, Some(shim)).await {
             if let Err(error) = pod.destroy().await {
-                tracing::warn!(pod = uid, error = %error, "a sandbox that failed to start leaves something");
+                tracing::warn!(
+                    pod = uid,
+                    error = report(&error),
+                    "a sandbox that failed to start leaves something"
+                );
             }
             return Err(RunSandboxError::Shim { uid, source });
         }
@@ -141,7 +145,11 @@ impl Runtime {
             match read_json::<SandboxRecord>(&layout.record()) {
                 Ok(record) => pods.push(self.adopt_pod(layout, record).await),
                 Err(error) => {
-                    tracing::warn!(pod = uid, error = %error, "removing a sandbox without a readable record");
+                    tracing::warn!(
+                        pod = uid,
+                        error = report(&error),
+                        "removing a sandbox without a readable record"
+                    );
                     let cgroup = format!("{}/pod{uid}", self.shared.options.cgroup_parent);
                     let cgroups = self.shared.cgroups.clone();
                     blocking(move || sandbox::take_down(&layout, &cgroup, &cgroups)).await;
@@ -160,11 +168,8 @@ impl Runtime {
             self.shared.tasks.clone(),
         );
         let attached = match sandbox::connect(&layout.run) {
-            Ok(connection) => pod
-                .attach(connection, None)
-                .await
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(connection) => pod.attach(connection, None).await.map_err(|error| report(&error)),
+            Err(error) => Err(report(&error)),
         };
         if let Err(reason) = attached {
             tracing::warn!(pod = pod.uid(), reason, "the shim is gone");
@@ -172,7 +177,11 @@ impl Runtime {
         } else if !sandbox::has_namespaces(&layout)
             && let Err(error) = pod.bind_namespaces_again()
         {
-            tracing::warn!(pod = pod.uid(), step = error.step, error = %error.source, "no file stands for the pod's namespaces");
+            tracing::warn!(
+                pod = pod.uid(),
+                error = report(&error),
+                "no file stands for the pod's namespaces"
+            );
         }
         pod
     }
@@ -246,7 +255,10 @@ fn folder_names(folder: &Path) -> Vec<String> {
 /// Removes what a failed start of a sandbox has made so far.
 fn undo(plan: &Plan) {
     if let Err(error) = sandbox::take_down(&plan.layout, &plan.record.cgroup, &plan.cgroups) {
-        tracing::warn!(step = error.step, error = %error.source, "a sandbox that failed to start leaves something");
+        tracing::warn!(
+            error = report(&error),
+            "a sandbox that failed to start leaves something"
+        );
     }
 }
 
@@ -269,10 +281,20 @@ async fn on_own_thread<T: Send + 'static>(
 }
 
 /// Runs blocking work whose failure only leaves something behind for the next try.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
+async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) {
-    if !matches!(tokio::task::spawn_blocking(work).await, Ok(Ok(_))) {
-        tracing::warn!("leftovers of a sandbox could not be removed");
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(
+                error = report(&error),
+                "leftovers of a sandbox could not be removed"
+            );
+        }
+        Err(error) => tracing::warn!(
+            error = report(&error),
+            "leftovers of a sandbox could not be removed"
+        ),
     }
 }

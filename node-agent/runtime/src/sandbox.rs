@@ -25,7 +25,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const KILL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A step that failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}")]
 pub(crate) struct StepError {
     pub(crate) step: &'static str,
     pub(crate) source: io::Error,

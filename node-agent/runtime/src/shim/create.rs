@@ -13,6 +13,7 @@ use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
 use super::rootfs;
 use crate::cgroup::Cgroups;
+use crate::errors;
 use crate::layout::{Layout, SandboxRecord};
 use crate::protocol::StartFailure;
 use crate::spec::ContainerSpec;
@@ -53,7 +54,9 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         ..
     } = creation;
     let paths = layout.container(&container.id);
-    let failed = |error: &dyn Error| StartFailure::Create { reason: chain(error) };
+    let failed = |error: &dyn Error| StartFailure::Create {
+        reason: errors::report(error),
+    };
     std::fs::create_dir_all(&paths.bundle).map_err(|error| failed(&error))?;
     let environment = rootfs::prepare(container, &paths)?;
     let surroundings = Surroundings {
@@ -97,18 +100,4 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         .map_err(|error| StartFailure::Create {
             reason: format!("cannot set the limits: {error}"),
         })
-}
-
-/// An error with all of its causes, without repeating those that are only passed through.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flotilla_runtime::{
     Capabilities, ContainerSpec, ContainerState, Exit, Options, Pod, Resources, Runtime, SandboxSpec, User,
@@ -149,13 +149,42 @@ impl Node {
     }
 }
 
+/// A test that fails midway leaves nothing either.
 impl Drop for Node {
     fn drop(&mut self) {
-        self.runtime.close().ok();
+        let marker = self.dir.path().display().to_string();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            if command.starts_with("flotilla\0shim\0") && command.contains(&marker) {
+                kill_process(&process.file_name().to_string_lossy());
+            }
+        }
         for folder in self.cgroup_folders() {
-            fs::remove_dir(folder).ok();
+            remove_cgroup(&folder);
+        }
+        self.runtime.close().ok();
+    }
+}
+
+fn remove_cgroup(folder: &Path) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&child.path());
         }
     }
+    let begun = Instant::now();
+    while fs::remove_dir(folder).is_err() && folder.exists() && begun.elapsed() < LIMIT {
+        fs::read_to_string(folder.join("cgroup.procs"))
+            .unwrap_or_default()
+            .lines()
+            .for_each(kill_process);
+        std::thread::yield_now();
+    }
+}
+
+fn kill_process(pid: &str) {
+    let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
 }
 
 fn open(dir: &Path, cgroup: &str) -> Runtime {
