@@ -220,3 +220,6 @@ fn is_renewal_due(folder: &Path, identity: &Identity) -> Result<bool, IdentityEr
         .map_err(|source| IdentityError::Read { path, source })?;
     Ok(unix(std::time::SystemTime::now()) >= begin + (end - begin) / 3 * 2)
 }
+
+#[cfg(test)]
+mod tests;
