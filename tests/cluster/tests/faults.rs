@@ -78,21 +78,28 @@ fn no_acknowledged_write_is_lost_with_the_leader() {
     );
 }
 
-/// Pid and start time of every container of a node, by pod.
+/// Pid and start time of the container of every pod of a node.
 fn containers(cluster: &Cluster, node: &str) -> BTreeMap<String, (u32, String)> {
-    let pids = cluster.local(&["exec", node, "--", "pidof", "-x", "/flotilla"]);
-    let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.filter_map(|pid: u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let hostname = environment
-            .split(|byte| *byte == 0)
-            .find_map(|pair| pair.strip_prefix(b"HOSTNAME="))?;
-        Some((
-            String::from_utf8_lossy(hostname).into_owned(),
-            (pid, process_start(pid)?),
-        ))
-    })
-    .collect()
+    let pods: Vec<String> = cluster
+        .pods("app=web")
+        .iter()
+        .filter(|pod| pod["spec"]["nodeName"] == node)
+        .map(name_of)
+        .collect();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| {
+            let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+            let words = std::fs::read(process.path().join("cmdline")).ok()?;
+            let environment = std::fs::read(process.path().join("environ")).ok()?;
+            let hostname = environment
+                .split(|byte| *byte == 0)
+                .find_map(|pair| pair.strip_prefix(b"HOSTNAME="))?;
+            let pod = String::from_utf8_lossy(hostname).into_owned();
+            let is_container = words.starts_with(b"/flotilla\0demo") && pods.contains(&pod);
+            is_container.then(|| Some((pod, (pid, process_start(pid)?))))?
+        })
+        .collect()
 }
 
 #[test]
