@@ -40,7 +40,9 @@ fn main() {
 
 fn measure(name: &str, nodes: usize, pods: usize, spec: &Value) {
     let mut cluster = Cluster::default();
-    (0..nodes).for_each(|number| drop(cluster.set_node(node(number))));
+    for number in 0..nodes {
+        cluster.set_node(node(number));
+    }
     let pods: Vec<Pod> = (0..pods).map(|number| pod(number, spec)).collect();
     let (mut start, mut times) = (0, Vec::with_capacity(pods.len()));
     let began = Instant::now();

@@ -69,7 +69,7 @@ impl Classes {
     }
 
     /// The classes of a namespace.
-    pub fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Class> {
+    pub fn of_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Class> + use<'a> {
         self.by_namespace
             .get(namespace)
             .into_iter()
@@ -83,7 +83,7 @@ impl Classes {
     }
 
     /// The classes that a term speaks of.
-    pub fn matching<'a>(&'a self, term: &'a Term) -> impl Iterator<Item = &'a Class> {
+    pub fn matching<'a, 'b>(&'a self, term: &'b Term) -> impl Iterator<Item = &'a Class> + use<'a, 'b> {
         let namespaces = term
             .namespaces
             .iter()

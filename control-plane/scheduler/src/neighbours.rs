@@ -8,31 +8,28 @@ use std::collections::{HashMap, HashSet};
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
 
 use crate::classes::Term;
-use crate::cluster::{Cluster, NodeEntry, NodeIndex};
+use crate::cluster::{Cluster, NodeEntry};
 use crate::filters::Reason;
 
-/// A label and its value: all nodes that have it are one place.
-type Place = (String, String);
+/// Values of labels by the label's key: all nodes that have such a value are places of one kind.
+type Places<'a> = HashMap<String, HashSet<&'a str>>;
 
 /// What the pods in the cluster mean to one pod.
 #[derive(Debug, Default)]
-pub struct Neighbours {
+pub struct Neighbours<'a> {
     /// For each term of affinity, the places where such a pod is.
-    wanted: Vec<(String, HashSet<String>)>,
+    wanted: Vec<(String, HashSet<&'a str>)>,
     /// Whether the pod may be the first of its kind.
     may_be_first: bool,
-    unwanted: HashSet<Place>,
-    unwanted_keys: HashSet<String>,
-    refusing: HashSet<Place>,
-    refusing_keys: HashSet<String>,
-    wishes: HashMap<Place, i64>,
-    wish_keys: HashSet<String>,
+    unwanted: Places<'a>,
+    refusing: Places<'a>,
+    wishes: HashMap<String, HashMap<&'a str, i64>>,
 }
 
-impl Neighbours {
+impl<'a> Neighbours<'a> {
     /// Looks up what the pod's terms, and those of others, speak of.
     #[must_use]
-    pub fn new(cluster: &Cluster, pod: &Pod) -> Neighbours {
+    pub fn new(cluster: &'a Cluster, pod: &Pod) -> Neighbours<'a> {
         let mut neighbours = Neighbours::default();
         neighbours.note_refusing(cluster, pod);
         let Some(affinity) = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()) else {
@@ -59,45 +56,51 @@ impl Neighbours {
         neighbours
     }
 
-    fn note_refusing(&mut self, cluster: &Cluster, pod: &Pod) {
+    fn note_refusing(&mut self, cluster: &'a Cluster, pod: &Pod) {
         for class in cluster.classes.refusing() {
             for term in class.refuses.iter().filter(|term| term.matches(pod)) {
                 let places = class
                     .per_node
                     .keys()
-                    .filter_map(|index| place(cluster, *index, &term.topology_key));
-                self.refusing.extend(places);
-                self.refusing_keys.insert(term.topology_key.clone());
+                    .filter_map(|index| cluster.nodes[*index].label(&term.topology_key));
+                self.refusing
+                    .entry(term.topology_key.clone())
+                    .or_default()
+                    .extend(places);
             }
         }
     }
 
-    fn note_wanted(&mut self, cluster: &Cluster, pod: &Pod, terms: &[PodAffinityTerm]) {
+    fn note_wanted(&mut self, cluster: &'a Cluster, pod: &Pod, terms: &[PodAffinityTerm]) {
         let terms: Vec<Term> = terms.iter().map(|term| Term::new(term, pod)).collect();
         for term in &terms {
-            let places = places(cluster, term).map(|((_, value), _)| value).collect();
+            let places = places(cluster, term)
+                .into_iter()
+                .map(|(place, _)| place)
+                .collect();
             self.wanted.push((term.topology_key.clone(), places));
         }
         let nobody = self.wanted.iter().all(|(_, places)| places.is_empty());
         self.may_be_first = nobody && terms.iter().all(|term| term.matches(pod));
     }
 
-    fn note_unwanted(&mut self, cluster: &Cluster, pod: &Pod, terms: &[PodAffinityTerm]) {
+    fn note_unwanted(&mut self, cluster: &'a Cluster, pod: &Pod, terms: &[PodAffinityTerm]) {
         for term in terms.iter().map(|term| Term::new(term, pod)) {
+            let places = places(cluster, &term).into_iter().map(|(place, _)| place);
             self.unwanted
-                .extend(places(cluster, &term).map(|(place, _)| place));
-            self.unwanted_keys.insert(term.topology_key);
+                .entry(term.topology_key.clone())
+                .or_default()
+                .extend(places);
         }
     }
 
-    fn note_wishes(&mut self, cluster: &Cluster, pod: &Pod, terms: &[WeightedPodAffinityTerm], sign: i64) {
+    fn note_wishes(&mut self, cluster: &'a Cluster, pod: &Pod, terms: &[WeightedPodAffinityTerm], sign: i64) {
         for weighted in terms {
             let term = Term::new(&weighted.pod_affinity_term, pod);
+            let wishes = self.wishes.entry(term.topology_key.clone()).or_default();
             for (place, count) in places(cluster, &term) {
-                *self.wishes.entry(place).or_default() +=
-                    sign * i64::from(weighted.weight) * i64::from(count);
+                *wishes.entry(place).or_default() += sign * i64::from(weighted.weight) * i64::from(count);
             }
-            self.wish_keys.insert(term.topology_key);
         }
     }
 
@@ -113,10 +116,10 @@ impl Neighbours {
                 return Err(Reason::PodAffinity);
             }
         }
-        if is_in(entry, &self.unwanted_keys, &self.unwanted) {
+        if is_in(entry, &self.unwanted) {
             return Err(Reason::PodAntiAffinity);
         }
-        if is_in(entry, &self.refusing_keys, &self.refusing) {
+        if is_in(entry, &self.refusing) {
             return Err(Reason::ExistingAntiAffinity);
         }
         Ok(())
@@ -125,28 +128,26 @@ impl Neighbours {
     /// How much the pod would like to be on this node.
     #[must_use]
     pub fn liking(&self, entry: &NodeEntry) -> i64 {
-        let places = self
-            .wish_keys
+        self.wishes
             .iter()
-            .filter_map(|key| Some((key.clone(), entry.label(key)?.to_owned())));
-        places.filter_map(|place| self.wishes.get(&place)).sum()
+            .filter_map(|(key, wishes)| wishes.get(entry.label(key)?))
+            .sum()
     }
 }
 
-fn is_in(entry: &NodeEntry, keys: &HashSet<String>, places: &HashSet<Place>) -> bool {
-    let own = keys
+fn is_in(entry: &NodeEntry, places: &Places<'_>) -> bool {
+    places
         .iter()
-        .filter_map(|key| Some((key.clone(), entry.label(key)?.to_owned())));
-    own.into_iter().any(|place| places.contains(&place))
+        .any(|(key, values)| entry.label(key).is_some_and(|value| values.contains(value)))
 }
 
 /// The places where pods are that the term speaks of, and how many.
-fn places<'a>(cluster: &'a Cluster, term: &'a Term) -> impl Iterator<Item = (Place, u32)> + 'a {
-    let classes = cluster.classes.matching(term);
-    let counts = classes.flat_map(|class| class.per_node.iter());
-    counts.filter_map(move |(index, count)| Some((place(cluster, *index, &term.topology_key)?, *count)))
-}
-
-fn place(cluster: &Cluster, index: NodeIndex, key: &str) -> Option<Place> {
-    Some((key.to_owned(), cluster.nodes[index].label(key)?.to_owned()))
+fn places<'a>(cluster: &'a Cluster, term: &Term) -> Vec<(&'a str, u32)> {
+    let counts = cluster
+        .classes
+        .matching(term)
+        .flat_map(|class| class.per_node.iter());
+    let places =
+        counts.filter_map(|(index, count)| Some((cluster.nodes[*index].label(&term.topology_key)?, *count)));
+    places.collect()
 }

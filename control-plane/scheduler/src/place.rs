@@ -28,17 +28,17 @@ pub struct Candidate<'a> {
     /// Ports of the node that it takes.
     pub ports: Vec<HostPort>,
     /// How it wants to be spread.
-    pub spread: Spread,
+    pub spread: Spread<'a>,
     /// Near whom it wants to be, and far from whom.
-    pub neighbours: Neighbours,
+    pub neighbours: Neighbours<'a>,
     /// Where the pods of the same controller are.
-    pub siblings: scores::Siblings,
+    pub siblings: scores::Siblings<'a>,
 }
 
 impl<'a> Candidate<'a> {
     /// Works out what the cluster means to this pod.
     #[must_use]
-    pub fn new(cluster: &Cluster, pod: &'a Pod) -> Candidate<'a> {
+    pub fn new(cluster: &'a Cluster, pod: &'a Pod) -> Candidate<'a> {
         Candidate {
             pod,
             demand: Demand::of(pod),

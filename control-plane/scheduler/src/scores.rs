@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::cluster::{Cluster, NodeEntry, NodeIndex};
+use crate::cluster::{Cluster, NodeEntry, NodeIndex, PerNode};
 use crate::filters;
 use crate::place::Candidate;
 
@@ -127,27 +127,27 @@ fn preferred(pod: &Pod, entry: &NodeEntry) -> i64 {
 
 /// The pods of the same controller, which are best spread over nodes and zones when nothing else is said.
 #[derive(Debug, Default)]
-pub struct Siblings {
-    per_node: HashMap<NodeIndex, u32>,
-    per_zone: HashMap<String, u32>,
+pub struct Siblings<'a> {
+    per_node: Option<&'a PerNode>,
+    per_zone: HashMap<&'a str, u32>,
 }
 
-impl Siblings {
+impl<'a> Siblings<'a> {
     /// Counts the siblings of a pod.
     #[must_use]
-    pub fn new(cluster: &Cluster, pod: &Pod) -> Siblings {
+    pub fn new(cluster: &'a Cluster, pod: &Pod) -> Siblings<'a> {
         let owner = flotilla_api::controller_of(&pod.metadata);
         let Some(per_node) = owner.and_then(|owner| cluster.of_owner(&owner.uid)) else {
             return Siblings::default();
         };
-        let mut per_zone: HashMap<String, u32> = HashMap::new();
+        let mut per_zone: HashMap<&'a str, u32> = HashMap::new();
         for (index, count) in per_node {
             if let Some(zone) = cluster.nodes[*index].label(ZONE) {
-                *per_zone.entry(zone.to_owned()).or_default() += count;
+                *per_zone.entry(zone).or_default() += count;
             }
         }
         Siblings {
-            per_node: per_node.clone(),
+            per_node: Some(per_node),
             per_zone,
         }
     }
@@ -155,7 +155,11 @@ impl Siblings {
     /// How crowded with siblings the node and its zone are; less is better.
     #[must_use]
     pub fn crowding(&self, index: NodeIndex, entry: &NodeEntry) -> i64 {
-        let on_node = self.per_node.get(&index).copied().unwrap_or(0);
+        let on_node = self
+            .per_node
+            .and_then(|per_node| per_node.get(&index))
+            .copied()
+            .unwrap_or(0);
         let in_zone = entry
             .label(ZONE)
             .and_then(|zone| self.per_zone.get(zone))

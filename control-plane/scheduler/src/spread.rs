@@ -13,27 +13,27 @@ use crate::filters::{self, Reason};
 
 /// The constraints of one pod, with the counts they are judged by.
 #[derive(Debug, Default)]
-pub struct Spread {
-    hard: Vec<Constraint>,
-    soft: Vec<Constraint>,
+pub struct Spread<'a> {
+    hard: Vec<Constraint<'a>>,
+    soft: Vec<Constraint<'a>>,
 }
 
 #[derive(Debug)]
-struct Constraint {
+struct Constraint<'a> {
     topology_key: String,
     max_skew: i64,
     /// Whether the pod itself is one of those that are counted.
     counts_itself: bool,
     /// How many pods each place has.
-    per_place: HashMap<String, i64>,
+    per_place: HashMap<&'a str, i64>,
     /// The fewest that any place has.
     fewest: i64,
 }
 
-impl Spread {
+impl<'a> Spread<'a> {
     /// Counts what the pod's constraints speak of.
     #[must_use]
-    pub fn new(cluster: &Cluster, pod: &Pod) -> Spread {
+    pub fn new(cluster: &'a Cluster, pod: &Pod) -> Spread<'a> {
         let mut spread = Spread::default();
         let constraints = pod
             .spec
@@ -84,8 +84,8 @@ impl Spread {
     }
 }
 
-impl Constraint {
-    fn new(cluster: &Cluster, pod: &Pod, stated: &TopologySpreadConstraint) -> Constraint {
+impl<'a> Constraint<'a> {
+    fn new(cluster: &'a Cluster, pod: &Pod, stated: &TopologySpreadConstraint) -> Constraint<'a> {
         let selector = classes::selector(stated.label_selector.as_ref());
         let narrowing = narrowing(pod, stated);
         let labels = pod.metadata.labels.clone().unwrap_or_default();
@@ -95,14 +95,14 @@ impl Constraint {
                     .iter()
                     .all(|(key, value)| labels.get(*key) == Some(*value))
         };
-        let mut per_place: HashMap<String, i64> = HashMap::new();
+        let mut per_place: HashMap<&'a str, i64> = HashMap::new();
         for entry in cluster
             .nodes
             .iter()
             .filter(|entry| is_eligible(pod, stated, entry))
         {
             if let Some(place) = entry.label(&stated.topology_key) {
-                per_place.entry(place.to_owned()).or_default();
+                per_place.entry(place).or_default();
             }
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();

@@ -353,7 +353,7 @@ fn near(kind: &str, key: &str, app: &str) -> Value {
 fn pods_come_near_those_they_want_and_away_from_those_they_do_not() {
     let nodes = ["a label:zone=x", "b label:zone=y", "c label:zone=y"];
     let web = json!({"app": "web"});
-    let cluster = cluster(&nodes, &[("b", web.clone(), json!({}))]);
+    let cluster = cluster(&nodes, &[("b", web, json!({}))]);
     check(
         &cluster,
         json!({}),
