@@ -83,3 +83,51 @@ fn quorum_answers(raft: &Raft, silence_max: Duration) -> bool {
 pub(crate) fn may_lead(raft: &Raft) -> bool {
     raft.server_metrics().borrow().state == ServerState::Leader
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::consensus::{Membership, PeerNode, StoredMembership, Vote};
+
+    fn metrics(state: ServerState, leader: Option<u64>) -> ServerMetrics {
+        let node = PeerNode {
+            name: "server-1".to_owned(),
+            address: "a:1".to_owned(),
+        };
+        let membership = Membership::new(vec![BTreeSet::from([1])], BTreeMap::from([(1, node)]));
+        ServerMetrics {
+            id: 1,
+            vote: Vote::new_committed(7, 1),
+            state,
+            current_leader: leader,
+            membership_config: std::sync::Arc::new(StoredMembership::new(None, membership)),
+        }
+    }
+
+    fn applied(term: u64) -> AppliedTo {
+        AppliedTo { next_index: 10, term }
+    }
+
+    #[test]
+    fn a_winner_leads_once_it_has_applied_an_entry_of_its_term_and_a_majority_answers() {
+        let won = metrics(ServerState::Leader, Some(1));
+        assert!(!derive(1, &won, applied(6), true).is_self);
+        assert!(!derive(1, &won, applied(7), false).is_self);
+        assert!(derive(1, &won, applied(7), true).is_self);
+    }
+
+    #[test]
+    fn a_follower_names_the_leader_and_a_candidate_names_none() {
+        let follower = derive(2, &metrics(ServerState::Follower, Some(1)), applied(7), true);
+        assert_eq!(
+            (follower.leader.map(|leader| leader.id), follower.is_self),
+            (Some(1), false)
+        );
+        assert_eq!(
+            derive(1, &metrics(ServerState::Candidate, None), applied(7), true).leader,
+            None
+        );
+    }
+}

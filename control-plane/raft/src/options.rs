@@ -65,7 +65,8 @@ pub struct Limits {
     pub snapshot_entries: u64,
     /// or after this many bytes of them, whichever comes first. Bounds the time of a restart.
     pub snapshot_bytes: u64,
-    /// Log entries kept behind a snapshot, so that a follower that was away shortly needs no snapshot.
+    /// Log entries kept behind a snapshot, so that a follower that was away shortly needs no snapshot. Under
+    /// load an entry has hundreds of kilobytes, and a restart reads all of them.
     pub kept_entries: u64,
     /// Memory for sled's pages.
     pub cache_bytes: u64,
@@ -77,7 +78,7 @@ impl Default for Limits {
             history: HistoryLimits::default(),
             snapshot_entries: 10_000,
             snapshot_bytes: 16 << 20,
-            kept_entries: 1_000,
+            kept_entries: 200,
             cache_bytes: 2 << 20,
         }
     }
