@@ -88,10 +88,7 @@ impl Runtime {
             return Err(RunSandboxError::Exists { uid });
         }
         let record = SandboxRecord {
-            cgroup: format!(
-                "{}/pod{uid}",
-                self.shared.options.cgroup_parent.trim_end_matches('/')
-            ),
+            cgroup: self.cgroup(&uid),
             state: layout.state.clone(),
             spec,
         };
@@ -144,15 +141,17 @@ impl Runtime {
             let layout = self.layout(&uid);
             match read_json::<SandboxRecord>(&layout.record()) {
                 Ok(record) => pods.push(self.adopt_pod(layout, record).await),
+                // A whole sandbox has a record, in one piece.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let (cgroup, cgroups) = (self.cgroup(&uid), self.shared.cgroups.clone());
+                    blocking(move || sandbox::take_down(&layout, &cgroup, &cgroups)).await;
+                }
                 Err(error) => {
                     tracing::warn!(
                         pod = uid,
                         error = report(&error),
-                        "removing a sandbox without a readable record"
+                        "a sandbox's record cannot be read"
                     );
-                    let cgroup = format!("{}/pod{uid}", self.shared.options.cgroup_parent);
-                    let cgroups = self.shared.cgroups.clone();
-                    blocking(move || sandbox::take_down(&layout, &cgroup, &cgroups)).await;
                 }
             }
         }
@@ -194,6 +193,13 @@ impl Runtime {
                 blocking(move || remove_tree(&layout.state)).await;
             }
         }
+    }
+
+    fn cgroup(&self, uid: &str) -> String {
+        format!(
+            "{}/pod{uid}",
+            self.shared.options.cgroup_parent.trim_end_matches('/')
+        )
     }
 
     fn layout(&self, uid: &str) -> Layout {
@@ -246,10 +252,10 @@ fn folder_names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };
-    entries
+    let names = entries
         .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| is_usable_name(name)).collect()
 }
 
 /// Removes what a failed start of a sandbox has made so far.
