@@ -129,10 +129,33 @@ const ZERO_IS_MEANT: &[&str] = &[
     "tolerationSeconds",
 ];
 
+/// Flags whose `false` is not the same as their absence.
+const FALSE_IS_MEANT: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "blockOwnerDeletion",
+    "controller",
+    "enableServiceLinks",
+    "hostUsers",
+    "immutable",
+    "optional",
+    "orphanDependents",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "ready",
+    "runAsNonRoot",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "terminating",
+];
+
 /// Go sends zero values of fields that are no pointers; in JSON they are left out.
 fn is_meant(field: &str, value: &Value) -> bool {
     match value {
         Value::Null => false,
+        Value::Bool(flag) => *flag || FALSE_IS_MEANT.contains(&field),
         Value::String(text) => !text.is_empty(),
         Value::Number(number) => number.as_i64() != Some(0) || ZERO_IS_MEANT.contains(&field),
         _ => true,

@@ -10,7 +10,10 @@ fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn varint(number: u8, value: u8) -> Vec<u8> {
-    vec![number << 3, value]
+    match number {
+        0..16 => vec![number << 3, value],
+        _ => vec![number << 3 | 0x80, number >> 4, value],
+    }
 }
 
 fn envelope(api_version: &str, kind: &str, object: &[u8]) -> Vec<u8> {
@@ -46,16 +49,23 @@ fn maps_times_and_bytes_have_their_json_form() {
 }
 
 #[test]
-fn inlined_messages_and_unions_are_flat() {
+fn inlined_messages_are_flat_and_zeroes_go_unless_they_are_meant() {
     let volume = [bytes(1, b"v"), bytes(2, &bytes(2, b""))].concat();
     let port = [varint(1, 1), bytes(3, b"web")].concat();
     let probe = [bytes(1, &bytes(2, &bytes(2, &port))), varint(3, 0)].concat();
     let container = [bytes(1, b"c"), bytes(4, b""), bytes(10, &probe)].concat();
-    let spec = [bytes(1, &volume), bytes(2, &container), varint(4, 0)].concat();
+    let spec = [
+        bytes(1, &volume),
+        bytes(2, &container),
+        varint(4, 0),
+        varint(11, 0),
+        varint(30, 0),
+    ]
+    .concat();
     let pod = to_json(&envelope("v1", "Pod", &bytes(2, &spec))).unwrap();
     assert_eq!(
         pod["spec"],
-        json!({"volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 0,
+        json!({"volumes": [{"name": "v", "emptyDir": {}}], "terminationGracePeriodSeconds": 0, "enableServiceLinks": false,
                "containers": [{"name": "c", "args": [""], "livenessProbe": {"httpGet": {"port": "web"}}}]})
     );
 }

@@ -1,5 +1,7 @@
 //! Whole requests against a real replica in a temporary folder, without sockets.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod cluster;
 mod discovery;
 mod lists;

@@ -241,3 +241,28 @@ async fn events_are_seen_through_both_groups() {
     let list = cluster.get("/apis/events.k8s.io/v1/events").await.expect(200);
     assert_eq!(list["items"][0]["regarding"]["name"], "a");
 }
+
+#[tokio::test]
+async fn a_namespace_goes_when_its_content_has_been_seen_to() {
+    let cluster = Cluster::start().await;
+    let uri = "/api/v1/namespaces/x";
+    let created = cluster
+        .create("/api/v1/namespaces", json!({"metadata": {"name": "x"}}))
+        .await;
+    assert_eq!(created["spec"]["finalizers"], json!(["kubernetes"]));
+    let pending = cluster.send(Method::DELETE, uri, &[], "").await.expect(200);
+    assert_eq!(pending["status"]["phase"], "Terminating");
+    let map = json!({"metadata": {"name": "late"}}).to_string();
+    let message = cluster
+        .send(Method::POST, &format!("{uri}/configmaps"), &[], &map)
+        .await
+        .refused(403);
+    assert!(message.contains("because it is being terminated"), "{message}");
+    let mut body = pending.clone();
+    body["spec"]["finalizers"] = json!([]);
+    cluster
+        .send(Method::PUT, &format!("{uri}/finalize"), &[], &body.to_string())
+        .await
+        .expect(200);
+    cluster.get(uri).await.refused(404);
+}
