@@ -195,16 +195,6 @@ fn start_logging(verbose: u8) {
 mod tests {
     use clap::CommandFactory as _;
 
-    #[test]
-    fn all_flags_of_all_verbs_fit_together() {
-        super::CommandLine::command().debug_assert();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
