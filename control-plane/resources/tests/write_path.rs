@@ -1,5 +1,7 @@
 //! The write path on a real replica of its own.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{sync::Arc, time::Duration};
 
 use flotilla_api::{FieldValidation, Reason, Status, patch::PatchKind, registry};

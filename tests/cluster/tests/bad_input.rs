@@ -1,5 +1,7 @@
 //! Input that is wrong: each gets a clear answer, and the cluster goes on.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{fmt::Write as _, process::Output};
 
 use flotilla_cluster_tests::{Cluster, text};

@@ -1,5 +1,7 @@
 //! Processes and nodes that are lost.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{
     collections::BTreeMap,
     process::Command,

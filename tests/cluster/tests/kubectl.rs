@@ -1,5 +1,7 @@
 //! The same work through the real kubectl: Debian's old one and whatever newer one is installed.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -51,6 +53,20 @@ fn work_with(program: &Path) {
         &["rollout", "status", "deployment/web"],
         &["deployment \"web\" successfully rolled out"],
     );
+    look(&kubectl);
+    scale(&kubectl);
+    roll(&kubectl);
+    relabel(&kubectl);
+    kubectl.says(&["delete", "-f", &web], &["deployment.apps \"web\" deleted"]);
+    eventually("all pods are gone", LIMIT, || {
+        let left = cluster.get(&["pods"])["items"]
+            .as_array()
+            .is_some_and(Vec::is_empty);
+        left.then_some(())
+    });
+}
+
+fn look(kubectl: &Kubectl<'_>) {
     kubectl.says(&["get", "nodes"], &["STATUS", "server-1", "agent-1", "Ready"]);
     kubectl.says(
         &["get", "deployments,pods", "-o", "wide"],
@@ -64,36 +80,37 @@ fn work_with(program: &Path) {
         &["describe", "deployment", "web"],
         &["RollingUpdateStrategy", "Scaled up replica set web-"],
     );
-
-    let pods = cluster.ready_pods("app=web", 3, LIMIT);
-    let pod = name_of(&pods[0]);
-    kubectl.says(
-        &["describe", "pod", &pod],
-        &[
+    let pod = name_of(&kubectl.cluster.ready_pods("app=web", 3, LIMIT)[0]);
+    // Events may come a moment after what they tell of.
+    eventually("the pod's story is told", LIMIT, || {
+        let said = kubectl.run(&["describe", "pod", &pod]);
+        let story = [
             "Successfully assigned",
-            "Container image \"flotilla.dev/demo:v1\" already present",
+            "Container image \"flotilla.dev/demo:v1\" already present on machine",
             "Started container web",
-        ],
-    );
-    cluster.fetch(&pod, 8080, "/log?line=hello-log");
+        ];
+        story.iter().all(|line| said.contains(line)).then_some(())
+    });
+    kubectl.cluster.fetch(&pod, 8080, "/log?line=hello-log");
     eventually("the log has the line", LIMIT, || {
         kubectl
             .run(&["logs", &pod, "--tail=5"])
             .contains("hello-log")
             .then_some(())
     });
+}
 
-    kubectl.says(
-        &["scale", "deployment/web", "--replicas=5"],
-        &["deployment.apps/web scaled"],
-    );
-    cluster.ready_pods("app=web", 5, LIMIT);
-    kubectl.says(
-        &["scale", "deployment/web", "--replicas=3"],
-        &["deployment.apps/web scaled"],
-    );
-    cluster.ready_pods("app=web", 3, LIMIT);
+fn scale(kubectl: &Kubectl<'_>) {
+    for (replicas, count) in [("--replicas=5", 5), ("--replicas=3", 3)] {
+        kubectl.says(
+            &["scale", "deployment/web", replicas],
+            &["deployment.apps/web scaled"],
+        );
+        kubectl.cluster.ready_pods("app=web", count, LIMIT);
+    }
+}
 
+fn roll(kubectl: &Kubectl<'_>) {
     kubectl.says(
         &["set", "image", "deployment/web", "web=flotilla.dev/demo:v2"],
         &["image updated"],
@@ -111,27 +128,21 @@ fn work_with(program: &Path) {
         &["rollout", "status", "deployment/web"],
         &["successfully rolled out"],
     );
-    let pods = cluster.ready_pods("app=web", 3, LIMIT);
+    let pods = kubectl.cluster.ready_pods("app=web", 3, LIMIT);
     assert!(
         pods.iter()
             .all(|pod| pod["spec"]["containers"][0]["image"] == "flotilla.dev/demo:v1")
     );
+}
 
-    // A pod that loses its label is replaced; when it gets it back there is one too many.
-    let pod = name_of(&pods[0]);
+/// A pod that loses its label is replaced; when it gets it back there is one too many.
+fn relabel(kubectl: &Kubectl<'_>) {
+    let pod = name_of(&kubectl.cluster.ready_pods("app=web", 3, LIMIT)[0]);
     kubectl.run(&["label", "pod", &pod, "app-"]);
-    let replaced = cluster.ready_pods("app=web", 3, LIMIT);
+    let replaced = kubectl.cluster.ready_pods("app=web", 3, LIMIT);
     assert!(replaced.iter().all(|found| name_of(found) != pod));
     kubectl.run(&["label", "pod", &pod, "app=web"]);
-    cluster.ready_pods("app=web", 3, LIMIT);
-
-    kubectl.says(&["delete", "-f", &web], &["deployment.apps \"web\" deleted"]);
-    eventually("all pods are gone", LIMIT, || {
-        let left = cluster.get(&["pods"])["items"]
-            .as_array()
-            .is_some_and(Vec::is_empty);
-        left.then_some(())
-    });
+    kubectl.cluster.ready_pods("app=web", 3, LIMIT);
 }
 
 #[test]

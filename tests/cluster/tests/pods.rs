@@ -1,5 +1,7 @@
 //! Pods with several containers, and pods that cannot run.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::time::Duration;
 
 use flotilla_cluster_tests::{Cluster, eventually};

@@ -1,5 +1,7 @@
 //! What the quickstart shows, and that nothing is left of it afterwards.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use flotilla_cluster_tests::{Cluster, condition, eventually, name_of, root, succeed};

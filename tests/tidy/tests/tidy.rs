@@ -1,5 +1,7 @@
 //! What keeps the tree in order and no compiler checks.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
+
 use std::{collections::BTreeSet, process::Command};
 
 use flotilla_tidy::{Source, root, sources};
@@ -7,7 +9,7 @@ use serde::Deserialize as _;
 
 const LINES_MAX: usize = 500;
 
-fn none(complaints: Vec<String>) {
+fn none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
@@ -24,7 +26,7 @@ fn lines_with(source: &Source, wrong: impl Fn(&str) -> bool, why: &str) -> Vec<S
 
 #[test]
 fn files_stay_short() {
-    none(complaints(|source| {
+    none(&complaints(|source| {
         let lines = source.code().count();
         let too_long = lines > LINES_MAX && !source.is_test();
         too_long
@@ -36,7 +38,7 @@ fn files_stay_short() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    none(complaints(|source| {
+    none(&complaints(|source| {
         let documented = source
             .text
             .lines()
@@ -53,7 +55,7 @@ fn every_file_says_what_it_is_for() {
 fn no_test_is_ignored_and_none_sleeps() {
     // Written apart, so that this file does not accuse itself.
     let (ignore, sleep) = (concat!("#[ign", "ore"), concat!("thread::sl", "eep("));
-    none(complaints(|source| {
+    none(&complaints(|source| {
         let mut found = lines_with(
             source,
             |line| line.trim_start().starts_with(ignore),
@@ -73,7 +75,7 @@ fn no_test_is_ignored_and_none_sleeps() {
 #[test]
 fn unsafe_code_lives_in_the_runtime_only() {
     let word = concat!("uns", "afe {");
-    none(complaints(|source| {
+    none(&complaints(|source| {
         if source.path.starts_with("node-agent/runtime") {
             return Vec::new();
         }
@@ -87,7 +89,7 @@ fn unsafe_code_lives_in_the_runtime_only() {
 
 #[test]
 fn every_task_has_an_owner() {
-    none(complaints(|source| {
+    none(&complaints(|source| {
         lines_with(
             source,
             |line| line.contains(concat!("tokio::sp", "awn(")),
@@ -138,7 +140,7 @@ fn forbid(who: impl Fn(&str) -> bool, what: &[&str]) {
                 .filter(|what| dependencies.contains(**what))
                 .map(move |what| format!("{name} must not use {what}"))
         });
-    none(wrong.collect());
+    none(&wrong.collect::<Vec<_>>());
 }
 
 #[test]
