@@ -19,11 +19,10 @@ fn reason(cluster: &Cluster, name: &str, container: &str, reason: &str) -> Strin
         let pod = pod(cluster, name);
         let statuses = pod["status"]["containerStatuses"].as_array()?;
         let status = statuses.iter().find(|status| status["name"] == container)?;
-        let state = ["waiting", "terminated"].into_iter().find_map(|state| {
+        ["waiting", "terminated"].into_iter().find_map(|state| {
             let state = &status["state"][state];
             (state["reason"] == reason).then(|| state["message"].as_str().unwrap_or_default().to_owned())
-        });
-        state
+        })
     })
 }
 
