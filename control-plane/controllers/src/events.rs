@@ -81,6 +81,6 @@ fn age(stored: &Stored, now: Timestamp) -> Option<Duration> {
     let last = event
         .last_timestamp
         .max(event.event_time)
-        .max(event.metadata.creation_timestamp)?;
+        .or(event.metadata.creation_timestamp)?;
     Some(elapsed(last, now))
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flotilla_controllers::NodeLiveness;
-use flotilla_raft::Replica;
+use flotilla_raft::{Leadership, Replica};
 use flotilla_resources::{Cache, DeleteOptions, Part, Resources};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How long a node may be silent.
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Looks at a condition again and again until it holds.
@@ -100,6 +102,9 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Cache<Node>,
     pub(crate) namespaces: Cache<Namespace>,
     voices: Arc<Voices>,
+    options: flotilla_controllers::Options,
+    /// The controllers and the scheduler, while this replica leads.
+    reign: Mutex<(CancellationToken, TaskTracker)>,
     shutdown: CancellationToken,
     tracker: TaskTracker,
 }
@@ -124,22 +129,10 @@ impl Cluster {
         tracker.spawn(writer.run(shutdown.clone()));
         let options = flotilla_controllers::Options {
             toleration_seconds,
-            node_silence: Duration::from_millis(300),
+            node_silence: SILENCE,
             root_ca: setting.root_ca.clone(),
             ..flotilla_controllers::Options::default()
         };
-        tracker.spawn(flotilla_controllers::run(
-            options,
-            resources.clone(),
-            voices.clone(),
-            replica.leadership(),
-            shutdown.clone(),
-        ));
-        tracker.spawn(flotilla_scheduler::run(
-            resources.clone(),
-            replica.leadership(),
-            shutdown.clone(),
-        ));
         let cluster = Cluster {
             pods: Cache::start(&replica, &tracker, &shutdown),
             deployments: Cache::start(&replica, &tracker, &shutdown),
@@ -150,10 +143,13 @@ impl Cluster {
             replica,
             resources,
             voices,
+            options,
+            reign: Mutex::default(),
             shutdown,
             tracker,
         };
         cluster.run_pods(setting.broken_image);
+        cluster.elect();
         eventually("the namespace default exists", || {
             cluster.namespaces.get("", "default").is_some()
         })
@@ -166,6 +162,7 @@ impl Cluster {
 
     /// Ends everything.
     pub(crate) async fn stop(self) {
+        self.depose().await;
         self.shutdown.cancel();
         self.tracker.close();
         within("all tasks end", self.tracker.wait()).await;
@@ -202,6 +199,42 @@ impl Cluster {
         created.metadata.resource_version = None;
         created.status = node.status;
         self.resources.update_status_typed(created).await.unwrap();
+    }
+
+    /// Another replica leads: controllers and scheduler have stopped when this returns.
+    pub(crate) async fn depose(&self) {
+        let (shutdown, tracker) = std::mem::take(&mut *self.reign.lock().unwrap());
+        shutdown.cancel();
+        tracker.close();
+        within("the reign ends", tracker.wait()).await;
+    }
+
+    /// This replica leads: controllers and scheduler hear of it after they were started.
+    pub(crate) fn elect(&self) {
+        let (shutdown, tracker) = (self.shutdown.child_token(), TaskTracker::new());
+        let leads = self.replica.leadership().borrow().clone();
+        let follows = Leadership {
+            is_self: false,
+            ..leads.clone()
+        };
+        let (tell, leadership) = watch::channel(follows);
+        let controllers = flotilla_controllers::run(
+            self.options.clone(),
+            self.resources.clone(),
+            self.voices.clone(),
+            leadership.clone(),
+            shutdown.clone(),
+        );
+        let scheduler = flotilla_scheduler::run(self.resources.clone(), leadership, shutdown.clone());
+        tracker.spawn(async move {
+            let told = async {
+                tell.send_replace(leads);
+                // The channel stays open as long as they run.
+                tell.closed().await;
+            };
+            tokio::join!(controllers, scheduler, told)
+        });
+        *self.reign.lock().unwrap() = (shutdown, tracker);
     }
 
     /// The node stops talking, and does nothing that is asked of it.

@@ -7,6 +7,7 @@
 
 mod garbage;
 mod harness;
+mod leadership;
 mod namespaces;
 mod nodes;
 mod replicas;
