@@ -1,9 +1,11 @@
 //! Who is asking, and whether they may.
 
 mod authorize;
+mod impersonate;
 mod tokens;
 
 pub(crate) use authorize::{Attributes, allowed, check};
+pub(crate) use impersonate::impersonated;
 pub use tokens::ServiceAccountKeys;
 pub(crate) use tokens::{AccountToken, Reference};
 

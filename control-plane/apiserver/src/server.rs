@@ -128,6 +128,7 @@ impl ApiServer {
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
         let user = self.authenticate(bearer, peer.user).await?;
+        let user = auth::impersonated(user, &parts.headers)?;
         tracing::Span::current().record("user", user.name.as_str());
         let mut call = Call {
             user,
