@@ -204,14 +204,11 @@ pub(crate) fn unready_inits(pod: &Pod, history: &History, now: Timestamp) -> Vec
     blocking.map(|(_, container)| container.name.clone()).collect()
 }
 
-/// Whether an ordinary container was started at least once in this sandbox or an earlier one.
+/// Whether an ordinary container got its turn in this sandbox, so that the init containers are done.
 pub(crate) fn any_main_ran(pod: &Pod, history: &History) -> bool {
     let ran = |name: &str| {
-        history
-            .containers
-            .get(name)
-            .is_some_and(|container| container.attempts > 0)
+        let past = history.containers.get(name);
+        past.is_some_and(|past| past.is_running() || (history.sandboxes <= 1 && past.attempts > 0))
     };
-    history.sandboxes <= 1
-        && containers(pod).any(|(role, container)| role == Role::Main && ran(&container.name))
+    containers(pod).any(|(role, container)| role == Role::Main && ran(&container.name))
 }

@@ -86,6 +86,8 @@ impl Worker {
                     "the sandbox is gone"
                 );
                 self.checkpoint.history.sandbox_lost(now);
+                // A shim that dies of this container must not be made again and again.
+                self.trouble(name, "CreateContainerError", report(&error));
             }
             Err(
                 error @ (StartContainerError::CommandNotFound { .. }

@@ -678,3 +678,21 @@ fn a_pod_that_was_over_before_is_left_as_it_is() {
     story.delete(30);
     assert_eq!(story.steps(), "gone");
 }
+
+#[test]
+fn a_sidecar_that_crashes_in_a_second_sandbox_leaves_the_job_alone() {
+    let mut story = Story::prepared(SIDE);
+    let now = story.now;
+    story.history.sandbox_lost(now);
+    story.history.sandbox_ready(&story.pod, vec![]);
+    for name in ["side", "job"] {
+        story.start(name);
+    }
+    story.exit("side", 1);
+    story.start("side");
+    story.exit("side", 1);
+    assert_eq!(
+        (story.steps().as_str(), story.phase().as_str()),
+        ("wait 10", "Running")
+    );
+}
