@@ -65,6 +65,8 @@ pub(crate) struct Arguments {
 
 /// One object to delete.
 struct Doomed {
+    /// The manifest that names it.
+    file: Option<String>,
     resource: Resource,
     namespace: String,
     name: String,
@@ -89,7 +91,12 @@ pub(crate) async fn run(mut arguments: Arguments, global: &GlobalOptions) -> any
             Err(error) if error.is_not_found() && arguments.ignore_not_found => {}
             Err(error) => {
                 failed = true;
-                output::error_line(explain(&error.into()));
+                let context = object
+                    .file
+                    .as_ref()
+                    .map(|file| format!("error when deleting \"{file}\""));
+                let error = anyhow::Error::from(error);
+                output::error_line(explain(&context.into_iter().fold(error, anyhow::Error::context)));
             }
         }
     }
@@ -172,6 +179,7 @@ async fn find(
                 .unwrap_or(&cluster.namespace)
                 .to_owned();
             doomed.push(Doomed {
+                file: Some(manifest.document.file.clone()),
                 namespace,
                 name: manifest.document.name().to_owned(),
                 resource: manifest.resource,
@@ -186,6 +194,7 @@ async fn find(
                 bail!("name cannot be provided when a selector or --all is specified");
             }
             let named = |name: &String| Doomed {
+                file: None,
                 resource: target.resource.clone(),
                 namespace: cluster.namespace.clone(),
                 name: name.clone(),
@@ -206,6 +215,7 @@ async fn find(
         {
             Ok(list) => doomed.extend(list["items"].as_array().into_iter().flatten().map(|item| {
                 Doomed {
+                    file: None,
                     resource: target.resource.clone(),
                     namespace: item["metadata"]["namespace"]
                         .as_str()

@@ -15,7 +15,6 @@ pub(super) fn namespace(out: &mut Text, namespace: &Value) {
     {
         out.field(0, &text(&condition["type"]), text(&condition["message"]));
     }
-    out.line(0, "\nNo resource quota.\n\nNo LimitRange resource.");
 }
 
 /// Writes a ConfigMap with its data.

@@ -2,16 +2,24 @@
 
 use serde_json::Value;
 
+use crate::output::jsonpath::Path;
+
 use super::text::{Text, flag, items, pairs, text, time};
 
-/// Writes a list of containers; `deeper` is how kubectl indents those of a template.
-pub(super) fn describe(
-    out: &mut Text,
-    title: &str,
-    containers: &[Value],
-    statuses: Option<&[Value]>,
-    deeper: bool,
-) {
+/// Writes one list of the containers of a pod, with their states.
+pub(super) fn of_pod(out: &mut Text, title: &str, pod: &Value, field: &str) {
+    let containers = items(&pod["spec"][field]);
+    let statuses = items(&pod["status"][format!("{}Statuses", field.trim_end_matches('s'))]);
+    describe(out, title, containers, Some((pod, statuses)));
+}
+
+/// Writes one list of the containers of a pod template, which kubectl indents in its own way.
+pub(super) fn of_template(out: &mut Text, title: &str, containers: &[Value]) {
+    describe(out, title, containers, None);
+}
+
+fn describe(out: &mut Text, title: &str, containers: &[Value], live: Option<(&Value, &[Value])>) {
+    let deeper = live.is_none();
     if containers.is_empty() {
         return;
     }
@@ -20,7 +28,7 @@ pub(super) fn describe(
         let name = text(&container["name"]);
         out.line(1, format!("{}{name}:", if deeper { " " } else { "" }));
         let status =
-            statuses.and_then(|statuses| statuses.iter().find(|status| status["name"] == container["name"]));
+            live.and_then(|(_, statuses)| statuses.iter().find(|status| status["name"] == container["name"]));
         basics(out, container, status);
         words(out, "Command", &container["command"]);
         words(out, "Args", &container["args"]);
@@ -38,7 +46,7 @@ pub(super) fn describe(
         quantities(out, "Limits", &container["resources"]["limits"]);
         quantities(out, "Requests", &container["resources"]["requests"]);
         probes(out, container);
-        environment(out, container);
+        environment(out, container, live.map(|(pod, _)| pod));
         mounts(out, container);
     }
 }
@@ -173,7 +181,7 @@ fn probe_action(probe: &Value) -> String {
     )
 }
 
-fn environment(out: &mut Text, container: &Value) {
+fn environment(out: &mut Text, container: &Value, pod: Option<&Value>) {
     let sources = items(&container["envFrom"]);
     if !sources.is_empty() {
         out.line(2, "Environment Variables from:");
@@ -201,19 +209,25 @@ fn environment(out: &mut Text, container: &Value) {
     for variable in variables {
         out.line(
             3,
-            format!("{}:\t{}", text(&variable["name"]), variable_value(variable)),
+            format!("{}:\t{}", text(&variable["name"]), variable_value(variable, pod)),
         );
     }
 }
 
-fn variable_value(variable: &Value) -> String {
+fn variable_value(variable: &Value, pod: Option<&Value>) -> String {
     let from = &variable["valueFrom"];
     if let field @ Value::Object(_) = &from["fieldRef"] {
-        return format!(
-            " ({}:{})",
-            field["apiVersion"].as_str().unwrap_or("v1"),
-            text(&field["fieldPath"])
-        );
+        let path = text(&field["fieldPath"]);
+        // kubectl looks up metadata only.
+        let found = pod.filter(|_| path.starts_with("metadata.")).and_then(|pod| {
+            Path::parse_relaxed(&path)
+                .ok()?
+                .find(pod)
+                .first()
+                .map(|value| text(value))
+        });
+        let version = field["apiVersion"].as_str().unwrap_or("v1");
+        return format!("{} ({version}:{path})", found.unwrap_or_default());
     }
     if let resource @ Value::Object(_) = &from["resourceFieldRef"] {
         return format!(

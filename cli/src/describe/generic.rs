@@ -49,6 +49,9 @@ fn outline(out: &mut Text, level: usize, value: &Value) {
 
 /// `creationTimestamp` becomes `Creation Timestamp`.
 fn title(key: &str) -> String {
+    if ["api", "url", "uid", "guid"].contains(&key) {
+        return key.to_uppercase();
+    }
     if key.contains(['/', '.', '-']) {
         return key.to_owned();
     }

@@ -28,21 +28,8 @@ pub(super) fn describe(out: &mut Text, pod: &Value) {
     }
     out.metadata(pod);
     summary(out, pod);
-    let all = |field: &str| status[field].as_array().map(Vec::as_slice).unwrap_or_default();
-    containers::describe(
-        out,
-        "Init Containers",
-        items(&spec["initContainers"]),
-        Some(all("initContainerStatuses")),
-        false,
-    );
-    containers::describe(
-        out,
-        "Containers",
-        items(&spec["containers"]),
-        Some(all("containerStatuses")),
-        false,
-    );
+    containers::of_pod(out, "Init Containers", pod, "initContainers");
+    containers::of_pod(out, "Containers", pod, "containers");
     if !items(&status["conditions"]).is_empty() {
         out.line(0, "Conditions:");
         out.line(1, "Type\tStatus");

@@ -122,8 +122,8 @@ fn template(out: &mut Text, template: &Value) {
     if let Some(account) = spec["serviceAccountName"].as_str() {
         out.field(1, "Service Account", account);
     }
-    containers::describe(out, "Init Containers", items(&spec["initContainers"]), None, true);
-    containers::describe(out, "Containers", items(&spec["containers"]), None, true);
+    containers::of_template(out, "Init Containers", items(&spec["initContainers"]));
+    containers::of_template(out, "Containers", items(&spec["containers"]));
     pod::volumes(out, 1, spec);
     pod::placement(out, 1, spec);
 }
