@@ -1,3 +1,5 @@
+//! Variables from values, fields, config maps and secrets.
+
 use super::*;
 
 const POD: &str = r#"{

@@ -1,3 +1,5 @@
+//! Pod, container and image put together.
+
 use super::*;
 use crate::environment::References;
 

@@ -1,3 +1,5 @@
+//! Stories of single pods: what is decided at each moment.
+
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ContainerState;
 
