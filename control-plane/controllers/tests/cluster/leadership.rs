@@ -34,7 +34,7 @@ async fn a_new_leader_gives_every_node_its_grace() {
         let conditions = cluster
             .nodes
             .get("", "node-1")
-            .and_then(|node| node.status.clone()?.conditions.clone());
+            .and_then(|node| node.status.clone()?.conditions);
         conditions
             .into_iter()
             .flatten()
