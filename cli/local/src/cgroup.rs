@@ -107,8 +107,10 @@ impl Cgroup {
             for pid in &processes {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
-            // A frozen process does not die before it thaws.
-            self.set_frozen(false)?;
+            // A frozen process does not die before it thaws, and each cgroup below may be frozen by itself.
+            for hierarchy in freezers(hierarchies()?) {
+                hierarchy.thaw_tree(&hierarchy.folder(&self.path));
+            }
             if Instant::now() > end {
                 let left = processes.iter().map(i32::to_string).collect::<Vec<_>>().join(" ");
                 return Err(io::Error::other(format!("these processes do not end: {left}")))
@@ -122,14 +124,7 @@ impl Cgroup {
     pub(crate) fn set_frozen(&self, frozen: bool) -> Result<(), LocalError> {
         for hierarchy in freezers(hierarchies()?) {
             let folder = hierarchy.folder(&self.path);
-            let done = if hierarchy.v2 {
-                write_existing(&folder.join("cgroup.freeze"), if frozen { "1" } else { "0" })
-            } else {
-                write_existing(
-                    &folder.join("freezer.state"),
-                    if frozen { "FROZEN" } else { "THAWED" },
-                )
-            };
+            let done = hierarchy.write_frozen(&folder, frozen);
             done.at("freeze or thaw", &folder)?;
             let end = Instant::now() + END_LIMIT;
             while frozen && !hierarchy.is_frozen(&folder) && Instant::now() < end {
@@ -180,6 +175,23 @@ impl Cgroup {
 impl Hierarchy {
     fn folder(&self, path: &str) -> PathBuf {
         self.mount_point.join(path.trim_start_matches('/'))
+    }
+
+    fn write_frozen(&self, folder: &Path, frozen: bool) -> io::Result<()> {
+        match (self.v2, frozen) {
+            (true, true) => write_existing(&folder.join("cgroup.freeze"), "1"),
+            (true, false) => write_existing(&folder.join("cgroup.freeze"), "0"),
+            (false, true) => write_existing(&folder.join("freezer.state"), "FROZEN"),
+            (false, false) => write_existing(&folder.join("freezer.state"), "THAWED"),
+        }
+    }
+
+    fn thaw_tree(&self, folder: &Path) {
+        for child in children(folder) {
+            self.thaw_tree(&child);
+        }
+        // It may be gone by now.
+        let _ = self.write_frozen(folder, false);
     }
 
     fn is_frozen(&self, folder: &Path) -> bool {

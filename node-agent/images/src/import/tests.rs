@@ -1,3 +1,5 @@
+//! Archives as tools write them, and archives as attackers do.
+
 use std::fs::{self, File};
 use std::io::Write;
 

@@ -1,3 +1,5 @@
+//! What the store finds, keeps and collects.
+
 use super::*;
 
 fn store() -> (tempfile::TempDir, Store) {

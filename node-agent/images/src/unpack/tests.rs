@@ -1,7 +1,10 @@
+//! Honest and hostile layers: what is written, what is refused, and that nothing is written elsewhere.
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
+use rustix::fs::makedev;
 use tar::{Builder, Header};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Nodes and pods in network namespaces of their own, talking to each other.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
