@@ -78,7 +78,7 @@ pub enum EnvironmentError {
 }
 
 /// Adds the container's variables to `base` (the image's), in Kubernetes' order of precedence.
-pub fn environment(
+pub(crate) fn environment(
     facts: &Facts<'_>,
     container: &Container,
     base: Vec<(String, String)>,

@@ -18,16 +18,14 @@ mod signals;
 mod status;
 
 pub use backoff::Backoff;
-pub use environment::{EnvironmentError, Facts, References, environment};
-pub use expansion::expand;
+pub use environment::{EnvironmentError, Facts, References};
 pub use files::{hosts_file, resolver_file};
 pub use history::{ContainerHistory, History, ImageState, Run, Sandbox, Stop, Termination, Trouble};
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};
-pub use quantity::{Quantities, parse_milli, parse_whole};
+pub use quantity::{Quantities, parse_whole};
 pub use resources::{CgroupLimits, container_limits, pod_limits, qos_class};
-pub use signals::signal_number;
 
 use k8s_openapi::api::core::v1::Pod;
 

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 pub type Quantities = BTreeMap<String, Quantity>;
 
 /// The amount in thousandths, rounded up; none when it is not a quantity.
-pub fn parse_milli(quantity: &Quantity) -> Option<i64> {
+pub(crate) fn parse_milli(quantity: &Quantity) -> Option<i64> {
     let nano = nano(&quantity.0)?;
     i64::try_from(divide_up(nano, 1_000_000)).ok()
 }

@@ -16,7 +16,7 @@ const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
 
 /// The number of `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3`.
-pub fn signal_number(name: &str) -> Option<i32> {
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
     if let Ok(number) = name.parse::<i32>() {
         return (1..=RTMAX).contains(&number).then_some(number);
     }
