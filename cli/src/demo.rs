@@ -278,7 +278,7 @@ impl Demo {
                 Answer::new(200, lines.join("\n"))
             }
             "/addresses" => Answer::new(200, addresses()),
-            "/fetch" => fetch(parameter("port"), parameter("path")),
+            "/fetch" => fetch(parameter("port").as_deref(), parameter("path").as_deref()),
             "/healthz" => self.health(&request.method, parameter("set").as_deref()),
             "/log" => {
                 let line = parameter("line").unwrap_or_default();
@@ -331,11 +331,11 @@ fn addresses() -> String {
 }
 
 /// What a neighbour in the same pod answers on localhost.
-fn fetch(port: Option<String>, path: Option<String>) -> Answer {
+fn fetch(port: Option<&str>, path: Option<&str>) -> Answer {
     let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) else {
         return Answer::new(400, "port must be a number");
     };
-    match ask_neighbour(port, path.as_deref().unwrap_or("/")) {
+    match ask_neighbour(port, path.unwrap_or("/")) {
         Ok(body) => Answer::new(200, body),
         Err(error) => Answer::new(
             500,
