@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 const READY: &str = "Ready";
 /// What the controller says about a node that stopped talking; a node that talks again may be told from this.
 pub(crate) const STATUS_UNKNOWN: &str = "NodeStatusUnknown";
+/// What it says about a condition that the node never mentioned.
+const NEVER_UPDATED: &str = "NodeStatusNeverUpdated";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
@@ -88,7 +90,7 @@ fn doubt(node: &mut Node, now: Timestamp) -> bool {
                 conditions.push(NodeCondition {
                     type_: type_.to_owned(),
                     status: "Unknown".to_owned(),
-                    reason: Some("NodeStatusNeverUpdated".to_owned()),
+                    reason: Some(NEVER_UPDATED.to_owned()),
                     message: Some("Kubelet never posted node status.".to_owned()),
                     last_transition_time: Some(Time(now)),
                     last_heartbeat_time: None,
@@ -108,7 +110,10 @@ fn trust(node: &mut Node, now: Timestamp) -> bool {
     let doubted = |condition: &&mut NodeCondition| {
         condition.status == "Unknown" && condition.reason.as_deref() == Some(STATUS_UNKNOWN)
     };
-    let mut changed = false;
+    let before = conditions.len();
+    conditions
+        .retain(|condition| condition.type_ == READY || condition.reason.as_deref() != Some(NEVER_UPDATED));
+    let mut changed = conditions.len() != before;
     for condition in conditions.iter_mut().filter(doubted) {
         let ready = condition.type_ == READY;
         condition.status = if ready { "True" } else { "False" }.to_owned();

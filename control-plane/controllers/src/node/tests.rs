@@ -90,10 +90,7 @@ fn a_node_that_is_heard_again_is_as_before() {
     check(
         node("True", false),
         &[Heard::Silent, Heard::Lately],
-        expect![
-            "Ready=True(KubeletReady) DiskPressure=False(KubeletIsBack) \
-             MemoryPressure=Unknown(NodeStatusNeverUpdated) PIDPressure=Unknown(NodeStatusNeverUpdated)"
-        ],
+        expect!["Ready=True(KubeletReady) DiskPressure=False(KubeletIsBack)"],
     );
 }
 
