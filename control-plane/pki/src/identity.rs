@@ -8,9 +8,13 @@ use std::{
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{GROUP_NODES, IssueError};
+
+/// The file that an identity is kept in.
+pub const IDENTITY_FILE: &str = "identity.json";
 
 /// Why an identity cannot be read, kept or understood.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,14 @@ pub enum IdentityError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The file is not what [`Identity::save`] wrote.
+    #[error("{path} is damaged: remove it and join again with a token")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
     },
     /// A file of the identity cannot be written.
     #[error("cannot write {path}")]
@@ -37,7 +49,7 @@ pub enum IdentityError {
 }
 
 /// A certificate, its private key and the authority that signed it, all in PEM.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Identity {
     /// The certificate.
     pub certificate_pem: String,
@@ -48,28 +60,26 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads `client.crt`, `client.key` and `ca.crt` from `folder`; `None` when there is no certificate yet.
+    /// Reads `identity.json` from `folder`; `None` when there is none yet.
     pub fn load(folder: &Path) -> Result<Option<Self>, IdentityError> {
-        let certificate = folder.join("client.crt");
-        if !certificate.exists() {
-            return Ok(None);
+        let path = folder.join(IDENTITY_FILE);
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json)
+                .map(Some)
+                .map_err(|source| IdentityError::Damaged { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(IdentityError::Read { path, source }),
         }
-        Ok(Some(Self {
-            certificate_pem: read(&certificate)?,
-            key_pem: read(&folder.join("client.key"))?,
-            ca_pem: read(&folder.join("ca.crt"))?,
-        }))
     }
 
-    /// Writes the three files so that [`Identity::load`] sees all of them or none: the certificate comes last.
+    /// Writes `identity.json` to `folder`. One file, so that a key is never left without its certificate.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
         fs::create_dir_all(folder).map_err(|source| IdentityError::Write {
             path: folder.to_owned(),
             source,
         })?;
-        write_private(&folder.join("ca.crt"), &self.ca_pem)?;
-        write_private(&folder.join("client.key"), &self.key_pem)?;
-        write_private(&folder.join("client.crt"), &self.certificate_pem)
+        let json = serde_json::to_string_pretty(self).expect("three strings can be written as JSON");
+        write_private(&folder.join(IDENTITY_FILE), &json)
     }
 
     /// Whom this identity's certificate names.
@@ -78,13 +88,6 @@ impl Identity {
             .map_err(|_| IdentityError::Malformed)?;
         PeerIdentity::of(&der)
     }
-}
-
-fn read(path: &Path) -> Result<String, IdentityError> {
-    fs::read_to_string(path).map_err(|source| IdentityError::Read {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), IdentityError> {

@@ -12,7 +12,7 @@ mod token;
 
 pub use ca::{ClusterCa, IssueError, Subject};
 pub use fetch::{FetchCaError, fetch_ca};
-pub use identity::{CertificateRequest, Identity, IdentityError, PeerIdentity};
+pub use identity::{CertificateRequest, IDENTITY_FILE, Identity, IdentityError, PeerIdentity};
 pub use tls::{ClientTls, TlsError, channel, server_tls};
 pub use token::{JoinToken, ParseTokenError};
 

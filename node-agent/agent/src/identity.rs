@@ -209,7 +209,7 @@ async fn renew_if_due(
 /// The file's time stands for the begin of the certificate's life.
 fn is_renewal_due(folder: &Path, identity: &Identity) -> Result<bool, IdentityError> {
     let end = identity.peer()?.not_after_unix;
-    let path = folder.join("client.crt");
+    let path = folder.join(flotilla_pki::IDENTITY_FILE);
     let unix = |time: std::time::SystemTime| {
         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -198,7 +198,7 @@ async fn an_old_certificate_is_renewed_and_a_young_one_is_kept() {
     assert!(!renewed.has_changed().unwrap());
     let file = std::fs::File::options()
         .write(true)
-        .open(place.pki().join("client.crt"))
+        .open(place.pki().join(flotilla_pki::IDENTITY_FILE))
         .unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     renew_if_due(&place.pki(), &place.directory, &connectors)
