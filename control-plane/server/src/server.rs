@@ -165,6 +165,7 @@ impl Server {
         tracker.spawn(flotilla_controllers::run(
             flotilla_controllers::Options {
                 toleration_seconds: self.options.toleration_seconds,
+                root_ca: self.nodes.material().ca.certificate_pem().to_owned(),
                 ..Default::default()
             },
             self.resources.clone(),
