@@ -128,6 +128,9 @@ impl Apply {
         let (wanted, namespace) = place(manifest, self.namespace.as_deref(), &self.cluster)?;
         let path = manifest.resource.object(&namespace, manifest.document.name());
         let file = &manifest.document.file;
+        // Whoever names a version means that one: trying again cannot help.
+        let is_pinned = wanted.pointer("/metadata/resourceVersion").is_some();
+        let mut is_warned = false;
         for _ in 0..CONFLICT_ATTEMPTS {
             let live = match self.cluster.get(&path).await {
                 Ok(live) => live,
@@ -141,8 +144,16 @@ impl Apply {
                     });
                 }
             };
-            match self.change(&path, manifest, &wanted, &live).await {
-                Err(error) if error.reason() == Some("Conflict") => {}
+            let original = merge::remembered(&live);
+            if original.is_none() && !is_warned {
+                is_warned = true;
+                warn_about_memory(manifest);
+            }
+            match self
+                .change(&path, &original.unwrap_or_default(), &wanted, &live)
+                .await
+            {
+                Err(error) if error.reason() == Some("Conflict") && !is_pinned => {}
                 outcome => return outcome.with_context(|| format!("error when patching \"{file}\"")),
             }
         }
@@ -172,15 +183,11 @@ impl Apply {
     async fn change(
         &self,
         path: &str,
-        manifest: &Manifest,
+        original: &Value,
         wanted: &Value,
         live: &Value,
     ) -> Result<(Value, &'static str), RequestError> {
-        let original = merge::remembered(live);
-        if original.is_none() {
-            warn_about_memory(manifest);
-        }
-        let patch = merge::three_way(&original.unwrap_or_default(), &merge::remembering(wanted), live);
+        let patch = merge::three_way(original, &merge::remembering(wanted), live);
         match patch {
             None => Ok((live.clone(), "unchanged")),
             Some(_) if self.dry_run == DryRun::Client => Ok((live.clone(), "configured")),

@@ -15,7 +15,8 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     // openraft calls each heartbeat that failed an error; what an operator can act on, our own crates say.
-    let filter = EnvFilter::try_from_env("FLOTILLA_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=off"));
+    let filter =
+        EnvFilter::try_from_env("FLOTILLA_LOG").unwrap_or_else(|_| EnvFilter::new("info,openraft=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -183,7 +183,9 @@ fn up(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
 }
 
 async fn wait_until_ready(ready: &Ready<'_>) -> Result<(), LocalError> {
-    let client = client(ready.kubeconfig).await.map_err(|error| LocalError::NotReady(format!("{error:#}")))?;
+    let client = client(ready.kubeconfig)
+        .await
+        .map_err(|error| LocalError::NotReady(format!("{error:#}")))?;
     let api: Api<Node> = Api::all(client);
     let end = Instant::now() + LIMIT;
     loop {
@@ -259,10 +261,16 @@ fn print_status(place: &Place, json: bool) -> anyhow::Result<()> {
 
 /// The node whose server leads, if the servers can tell.
 fn leader(place: &Place) -> Option<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
     runtime.block_on(async {
         let leases: Api<Lease> = Api::namespaced(client(&place.kubeconfig()).await.ok()?, "kube-system");
-        let lease = tokio::time::timeout(REQUEST_LIMIT, leases.get("flotilla-leader")).await.ok()?.ok()?;
+        let lease = tokio::time::timeout(REQUEST_LIMIT, leases.get("flotilla-leader"))
+            .await
+            .ok()?
+            .ok()?;
         lease.spec?.holder_identity
     })
 }

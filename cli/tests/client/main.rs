@@ -77,7 +77,8 @@ fn apply_creates_and_then_sends_only_what_changed() {
     expect![[r#"
         configmap/new created
         configmap/old configured
-    "#]].assert_eq(&server.run(&["apply", "-f", "maps.yaml"]));
+    "#]]
+    .assert_eq(&server.run(&["apply", "-f", "maps.yaml"]));
     expect![[r#"
         GET /api/v1/namespaces/default/configmaps/new 
         POST /api/v1/namespaces/default/configmaps?fieldManager=flotilla-apply&fieldValidation=Strict {"apiVersion":"v1","data":{"a":"1"},"kind":"ConfigMap","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"data\":{\"a\":\"1\"},\"kind\":\"ConfigMap\",\"metadata\":{\"annotations\":{},\"name\":\"new\",\"namespace\":\"default\"}}\n"},"name":"new","namespace":"default"}}
@@ -99,7 +100,8 @@ fn a_manifest_with_mistakes_is_not_sent() {
         stderr:   9 | kind: pod
         stderr:     | ^
         exit code 1
-    "#]].assert_eq(&server.run(&["apply", "-f", "bad.yaml"]));
+    "#]]
+    .assert_eq(&server.run(&["apply", "-f", "bad.yaml"]));
     server.write(
         "worse.yaml",
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n   labels: {}\n",
@@ -153,7 +155,8 @@ fn delete_waits_until_the_object_is_gone() {
     });
     expect![[r#"
         pod "web" deleted
-    "#]].assert_eq(&server.run(&["delete", "pod", "web"]));
+    "#]]
+    .assert_eq(&server.run(&["delete", "pod", "web"]));
     expect![[r#"
         DELETE /api/v1/namespaces/default/pods/web {"apiVersion":"v1","kind":"DeleteOptions","propagationPolicy":"Background"}
         GET /api/v1/namespaces/default/pods/web 
@@ -185,7 +188,8 @@ fn rollout_status_follows_the_deployment() {
         Waiting for deployment "web" rollout to finish: 1 out of 3 new replicas have been updated...
         Waiting for deployment "web" rollout to finish: 1 of 3 updated replicas are available...
         deployment "web" successfully rolled out
-    "#]].assert_eq(&server.run(&["rollout", "status", "deploy/web"]));
+    "#]]
+    .assert_eq(&server.run(&["rollout", "status", "deploy/web"]));
     expect![[r#"
         Waiting for deployment "web" rollout to finish: 1 out of 3 new replicas have been updated...
     "#]]

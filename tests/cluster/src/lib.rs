@@ -167,11 +167,9 @@ impl Cluster {
 
     /// The node whose server leads, as the servers themselves say.
     pub fn leader(&self) -> String {
-        let status = self.status();
-        status["leader"]
-            .as_str()
-            .expect("the status names the leader")
-            .to_owned()
+        eventually("the status names the leader", Duration::from_secs(10), || {
+            self.status()["leader"].as_str().map(str::to_owned)
+        })
     }
 }
 

@@ -29,6 +29,15 @@ fn kill(pid: u32) {
     succeed(kill);
 }
 
+/// Tells the writer to stop, however the test ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Writes until told to stop; what was acknowledged, and the longest time between two acknowledgements.
 fn write_all_along(cluster: &Cluster, stop: &AtomicBool, acknowledged: &Mutex<Vec<String>>) -> Duration {
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
@@ -53,6 +62,7 @@ fn no_acknowledged_write_is_lost_with_the_leader() {
     let (stop, acknowledged) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let longest = std::thread::scope(|scope| {
         let writer = scope.spawn(|| write_all_along(&cluster, &stop, &acknowledged));
+        let stopping = Stop(&stop);
         let some = |count: usize| {
             eventually("writes go on", LIMIT, || {
                 (acknowledged.lock().unwrap().len() >= count).then_some(())
@@ -63,7 +73,7 @@ fn no_acknowledged_write_is_lost_with_the_leader() {
         kill(cluster.pid(&leader));
         let then = acknowledged.lock().unwrap().len();
         some(then + 10);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         writer.join().unwrap()
     });
     let stored = cluster.get(&["configmaps"]);
