@@ -2,9 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["flotilla/node.proto", "flotilla/peer.proto"], ["."])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(files)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
     println!("cargo:rerun-if-changed=flotilla");
     Ok(())
 }
