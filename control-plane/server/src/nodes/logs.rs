@@ -41,10 +41,14 @@ struct Reader {
 }
 
 impl LogStreams {
-    /// Hands a chunk on to its reader. An agent that sends more than it was granted loses the reader.
-    pub(super) fn deliver(&self, chunk: LogChunk) {
+    /// Hands a chunk on to its reader, if it comes over the session that was asked for it: no node may write into
+    /// another's log. An agent that sends more than it was granted loses the reader.
+    pub(super) fn deliver(&self, session: u64, chunk: LogChunk) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(reader) = readers.get(&chunk.request) else {
+        let asked = readers
+            .get(&chunk.request)
+            .filter(|reader| reader.session == session);
+        let Some(reader) = asked else {
             return;
         };
         let mut keep = true;
@@ -185,4 +189,30 @@ fn log_request(request: u64, pod: &Pod, options: LogOptions) -> LogRequest {
 /// More than fits is as good as no limit.
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    fn chunk(request: u64, text: &'static str) -> LogChunk {
+        LogChunk {
+            request,
+            data: Bytes::from_static(text.as_bytes()),
+            ..LogChunk::default()
+        }
+    }
+
+    #[test]
+    fn a_node_cannot_write_into_anothers_log() {
+        let (outbox, _agent) = mpsc::channel(1);
+        let streams = LogStreams::default();
+        let mut stream = streams.open(7, outbox);
+        streams.deliver(8, chunk(stream.request, "forged"));
+        streams.deliver(7, chunk(stream.request, "true"));
+        let first = stream.next().now_or_never().flatten().unwrap();
+        assert_eq!(first.unwrap(), "true");
+    }
 }

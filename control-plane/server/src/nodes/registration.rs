@@ -169,21 +169,21 @@ mod tests {
         assert_eq!(free("nonsense", &[]), "none");
     }
 
-    fn node(conditions: serde_json::Value) -> Node {
+    fn node(conditions: &serde_json::Value) -> Node {
         serde_json::from_value(json!({"metadata": {"name": "n"}, "status": {"conditions": conditions}}))
             .unwrap()
     }
 
     #[test]
     fn a_condition_keeps_its_time_while_its_status_stays() {
-        let mut stored = node(json!([
+        let mut stored = node(&json!([
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
             {"type": "Mine", "status": "True"},
         ]));
         let later = "2026-01-02T00:00:00Z";
-        let again = node(json!([{"type": "Ready", "status": "True", "lastTransitionTime": later}]));
+        let again = node(&json!([{"type": "Ready", "status": "True", "lastTransitionTime": later}]));
         assert!(!report(&mut stored, &again));
-        let lost = node(json!([{"type": "Ready", "status": "False", "lastTransitionTime": later}]));
+        let lost = node(&json!([{"type": "Ready", "status": "False", "lastTransitionTime": later}]));
         assert!(report(&mut stored, &lost));
         let conditions = stored.status.unwrap().conditions.unwrap();
         assert_eq!(conditions.len(), 2);

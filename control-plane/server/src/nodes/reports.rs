@@ -56,16 +56,27 @@ impl Reports {
                     is_same(pod, &removed.uid, &node) && take_over(pod, &status)
                 })
                 .await?;
-            let exists = changed.is_some() || exists(&resources, &removed, &node).await?;
+            let exists = changed.is_some()
+                || exists(&resources, &removed.namespace, &removed.name, |pod| {
+                    is_same(pod, &removed.uid, &node)
+                })
+                .await?;
             Ok((!exists).then_some(removed))
         };
         self.spawn(report.sequence, work).await
     }
 
-    /// Removes the object of a pod that has ended after its deletion.
+    /// Removes the object of a pod of this node that has ended after its deletion.
     pub(super) async fn gone(&self, gone: PodGone) -> Result<(), Status> {
-        let resources = self.assignments.resources.clone();
+        let (resources, node) = (self.assignments.resources.clone(), self.node.clone());
         let work = async move {
+            // A pod's node never changes while its uid stays, so what is seen here still holds at the deletion.
+            let own = exists(&resources, &gone.namespace, &gone.name, |pod| {
+                is_same(pod, &gone.uid, &node)
+            });
+            if !own.await? {
+                return Ok(None);
+            }
             let options = DeleteOptions {
                 grace_seconds: Some(0),
                 uid: Some(gone.uid),
@@ -116,9 +127,14 @@ fn is_same(pod: &Pod, uid: &str, node: &str) -> bool {
         && pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
 }
 
-async fn exists(resources: &Resources, pod: &PodRemoved, node: &str) -> Result<bool, ApiStatus> {
-    match resources.get_typed::<Pod>(&pod.namespace, &pod.name).await {
-        Ok(found) => Ok(is_same(&found, &pod.uid, node)),
+async fn exists(
+    resources: &Resources,
+    namespace: &str,
+    name: &str,
+    is_wanted: impl Fn(&Pod) -> bool,
+) -> Result<bool, ApiStatus> {
+    match resources.get_typed::<Pod>(namespace, name).await {
+        Ok(found) => Ok(is_wanted(&found)),
         Err(status) if status.reason == Reason::NotFound => Ok(false),
         Err(status) => Err(status),
     }

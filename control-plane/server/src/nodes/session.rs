@@ -63,6 +63,7 @@ async fn talk(
     let mut conversation = Conversation {
         nodes,
         node,
+        number,
         outbox,
         node_json: hello.node_json.to_vec(),
         subscribed: None,
@@ -159,6 +160,7 @@ fn leader_address(leadership: &Leadership) -> String {
 struct Conversation<'a> {
     nodes: &'a Nodes,
     node: &'a str,
+    number: u64,
     outbox: &'a Outbox,
     /// The node as the agent last described it.
     node_json: Vec<u8>,
@@ -196,7 +198,7 @@ impl Conversation<'_> {
                 Ok(())
             }
             Heard::Log(chunk) => {
-                self.nodes.inner.logs.deliver(chunk);
+                self.nodes.inner.logs.deliver(self.number, chunk);
                 Ok(())
             }
         }
