@@ -19,6 +19,8 @@ use tower::ServiceExt as _;
 
 /// A client that does not finish its handshake in this time is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that asks nothing in this time is dropped: before its first request, nothing else watches over it.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection whose other end does not answer pings goes after these two together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,10 +85,31 @@ async fn connection(
         identity: identity_of(&stream),
         remote,
     };
+    let has_asked = CancellationToken::new();
+    let asks = has_asked.clone();
     let service = service_fn(move |request| {
+        asks.cancel();
         let (services, caller) = (services.clone(), caller.clone());
         async move { Ok::<_, Infallible>(respond(services, caller, request).await) }
     });
+    let builder = builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // The connection is polled on after the shutdown until its requests are answered.
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = silence(&has_asked) => return tracing::debug!(%remote, "a client asked nothing"),
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%remote, %error, "a connection ended with an error");
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -95,18 +118,14 @@ async fn connection(
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     builder.http1().timer(TokioTimer::new());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    // The connection is polled on after the shutdown until its requests are answered.
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%remote, %error, "a connection ended with an error");
+    builder
+}
+
+/// Ends when the first request is overdue; never, once it has come.
+async fn silence(has_asked: &CancellationToken) {
+    let asked = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, has_asked.cancelled()).await;
+    if asked.is_ok() {
+        std::future::pending().await
     }
 }
 
@@ -179,4 +198,22 @@ fn grpc_refusal(message: &'static str) -> Response<Body> {
     );
     headers.insert("grpc-message", http::HeaderValue::from_static(message));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_nothing_is_dropped() {
+        silence(&CancellationToken::new()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_asked_may_be_silent() {
+        let has_asked = CancellationToken::new();
+        has_asked.cancel();
+        let long = FIRST_REQUEST_TIMEOUT * 100;
+        assert!(tokio::time::timeout(long, silence(&has_asked)).await.is_err());
+    }
 }
