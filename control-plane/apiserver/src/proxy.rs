@@ -1,5 +1,6 @@
 //! `pods/proxy`: plain HTTP to a pod's address, through this server.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -108,16 +109,27 @@ fn uri(pod: &Pod, port: Option<&str>, rest: Option<&str>, query: Option<&str>) -
     let address = address.filter(|address| !address.is_empty());
     let address = address
         .ok_or_else(|| Status::unavailable(format!("address not allowed: pod {name} has none yet")))?;
-    let host = if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address
+    let host = match address.parse() {
+        Ok(address) if !is_a_pods(address) => return Err(Status::bad_request("address not allowed")),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        Ok(IpAddr::V4(address)) => address.to_string(),
+        Err(_) => return Err(Status::bad_request("address not allowed")),
     };
     let port = port_number(pod, port)?;
     let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     format!("http://{host}:{port}/{}{query}", rest.unwrap_or_default())
         .parse()
         .map_err(|error| Status::bad_request(format!("the path cannot be forwarded: {error}")))
+}
+
+/// Whether a pod can have this address. A node says itself which addresses its pods have: it must not lead a request to
+/// this server's own services or to a cloud's metadata.
+fn is_a_pods(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
+    };
+    !link_local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }
 
 /// The named or numbered port; without one the first of the first container, else 80.
@@ -156,6 +168,25 @@ mod tests {
         uri(&pod, port, rest, query)
             .map(|uri| uri.to_string())
             .map_err(|status| status.message)
+    }
+
+    #[test]
+    fn addresses_that_no_pod_can_have_are_refused() {
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "localhost",
+            "10.42.0.5/x?",
+        ] {
+            let pod = serde_json::from_value(serde_json::json!({"status": {"podIP": address}})).unwrap();
+            let refused = uri(&pod, Some("80"), None, None).unwrap_err();
+            assert_eq!(refused.message, "address not allowed", "{address}");
+        }
     }
 
     #[test]
