@@ -1,8 +1,9 @@
 //! What the agent has to tell the leading server: the newest status of each pod, and events.
 //!
 //! *Guarantees*: the newest status of a pod and the news of its end are sent until they are acknowledged, on as many
-//! sessions as it takes. A status that is overtaken before it was sent never is. Events are told once, and dropped when too many
-//! wait.
+//! sessions as it takes. Only the session that was opened last takes anything, so nothing leaves on one whose server
+//! leads no longer. A status that is overtaken before it was sent never is. Events are told once, and dropped when too
+//! many wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -29,6 +30,8 @@ struct Inner {
     pods: BTreeMap<String, Waiting>,
     events: VecDeque<EventReport>,
     sequence: u64,
+    /// The session that takes what waits.
+    reader: Option<u64>,
 }
 
 struct Waiting {
@@ -102,9 +105,10 @@ impl Outbox {
         self.news.notify_waiters();
     }
 
-    /// What was sent on a session that broke must be sent again on the next.
-    pub(crate) fn resend(&self) {
+    /// From now on this session takes what waits. What was sent on another and not acknowledged is sent again.
+    pub(crate) fn open(&self, session: u64) {
         let mut inner = self.lock();
+        inner.reader = Some(session);
         inner
             .pods
             .values_mut()
@@ -113,10 +117,13 @@ impl Outbox {
         self.news.notify_waiters();
     }
 
-    /// What is due to be sent now, in order: statuses and ends, then events.
-    pub(crate) fn take(&self) -> Vec<AgentMessage> {
+    /// What is due to be sent now, in order: statuses and ends, then events. Nothing, if another session takes it.
+    pub(crate) fn take(&self, session: u64) -> Vec<AgentMessage> {
         let now = Instant::now();
         let mut inner = self.lock();
+        if inner.reader != Some(session) {
+            return Vec::new();
+        }
         let mut messages = Vec::new();
         for (uid, waiting) in inner.pods.iter_mut() {
             if waiting.in_flight.is_none() && waiting.not_before <= now {
@@ -131,25 +138,14 @@ impl Outbox {
             .collect()
     }
 
-    /// Returns when something may be due. Cancel safe: at worst it returns once too often.
-    pub(crate) async fn due(&self) {
+    /// Returns when something may be due on this session. Cancel safe: at worst it returns once too often.
+    pub(crate) async fn due(&self, session: u64) {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
             // From here on no news is missed, although nothing was looked at yet.
             news.as_mut().enable();
-            let next = {
-                let inner = self.lock();
-                if !inner.events.is_empty() {
-                    return;
-                }
-                inner
-                    .pods
-                    .values()
-                    .filter(|waiting| waiting.in_flight.is_none())
-                    .map(|waiting| waiting.not_before)
-                    .min()
-            };
+            let next = self.lock().next(session);
             match next {
                 Some(at) if at <= Instant::now() => return,
                 // Both arms only wait; dropping either loses nothing, the loop looks again.
@@ -187,6 +183,23 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl Inner {
+    /// When something is due on this session.
+    fn next(&self, session: u64) -> Option<Instant> {
+        if self.reader != Some(session) {
+            return None;
+        }
+        if !self.events.is_empty() {
+            return Some(Instant::now());
+        }
+        self.pods
+            .values()
+            .filter(|waiting| waiting.in_flight.is_none())
+            .map(|waiting| waiting.not_before)
+            .min()
     }
 }
 
@@ -233,6 +246,12 @@ mod tests {
         }
     }
 
+    fn opened() -> Outbox {
+        let outbox = Outbox::default();
+        outbox.open(1);
+        outbox
+    }
+
     fn words(outbox: &Outbox) -> Vec<String> {
         let word = |message: AgentMessage| match message.kind {
             Some(Kind::Pod(report)) => {
@@ -243,12 +262,12 @@ mod tests {
             Some(Kind::Event(event)) => event.reason,
             other => format!("{other:?}"),
         };
-        outbox.take().into_iter().map(word).collect()
+        outbox.take(1).into_iter().map(word).collect()
     }
 
     #[test]
     fn only_the_newest_status_is_sent_and_only_once() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.status(&pod("a"), status("Pending"), Duration::ZERO);
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
         assert_eq!(words(&outbox), ["a Running #2"]);
@@ -257,18 +276,27 @@ mod tests {
 
     #[test]
     fn what_is_not_acknowledged_is_sent_again_on_the_next_session() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
         outbox.status(&pod("b"), status("Running"), Duration::ZERO);
         words(&outbox);
         assert_eq!(outbox.acknowledge(1), None);
-        outbox.resend();
+        outbox.open(1);
         assert_eq!(words(&outbox), ["b Running #2"]);
     }
 
     #[test]
+    fn a_session_that_another_has_followed_takes_nothing() {
+        let outbox = opened();
+        outbox.gone(&pod("a"));
+        outbox.open(2);
+        assert!(words(&outbox).is_empty());
+        assert_eq!(outbox.take(2).len(), 1);
+    }
+
+    #[test]
     fn a_newer_status_waits_for_the_acknowledgement_of_the_older() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.status(&pod("a"), status("Pending"), Duration::ZERO);
         words(&outbox);
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
@@ -279,7 +307,7 @@ mod tests {
 
     #[test]
     fn the_end_overtakes_the_status_and_is_acknowledged_by_uid() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.status(&pod("a"), status("Failed"), Duration::ZERO);
         outbox.gone(&pod("a"));
         assert_eq!(words(&outbox), ["a gone #2"]);
@@ -288,21 +316,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_passing_state_is_told_only_if_it_lasts() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
         assert!(words(&outbox).is_empty());
-        outbox.due().await;
+        outbox.due(1).await;
         assert_eq!(words(&outbox), ["a Pending #1"]);
         outbox.acknowledge(1);
         outbox.status(&pod("a"), status("Pending"), Duration::from_millis(150));
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
-        outbox.due().await;
+        outbox.due(1).await;
         assert_eq!(words(&outbox), ["a Running #3"]);
     }
 
     #[test]
     fn events_are_bounded() {
-        let outbox = Outbox::default();
+        let outbox = opened();
         for _ in 0..EVENTS_MAX + 5 {
             outbox.event(&pod("a"), Notice::of_pod(false, "Started", String::new()));
         }

@@ -113,20 +113,21 @@ impl Pods {
     }
 
     /// Pods that the leader did not name are ended; all others are reported where the leader knows them differently.
-    pub(crate) fn end_sync(&self, session: u64) {
+    /// From now on this session is told what happens. False when another one is listened to.
+    pub(crate) fn end_sync(&self, session: u64) -> bool {
         let mut inner = self.lock();
         if inner.source != Some(session) {
-            return;
+            return false;
         }
-        let Some(named) = inner.syncing.take() else { return };
-        for (uid, entry) in inner.workers.iter().filter(|(uid, _)| !named.contains(*uid)) {
+        let named = inner.syncing.take();
+        let is_unknown = |uid: &String| named.as_ref().is_some_and(|named| !named.contains(uid));
+        for (uid, entry) in inner.workers.iter().filter(|(uid, _)| is_unknown(uid)) {
             tracing::info!(uid, "the control plane no longer knows a pod");
             remove(entry);
         }
-    }
-
-    pub(crate) fn is_source(&self, session: u64) -> bool {
-        self.lock().source == Some(session)
+        // Still under the lock, so that no newer session is overtaken.
+        self.surroundings.outbox.open(session);
+        true
     }
 
     /// A pod is to run here, or has changed.

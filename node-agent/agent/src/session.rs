@@ -180,12 +180,11 @@ async fn talk(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let outbox = &shared.surroundings.outbox;
     loop {
-        let reports = session.is_synced && shared.pods.is_source(session.number);
         // Every arm is cancel safe: a message is taken whole or not at all, the others only wait.
         tokio::select! {
             message = incoming.message() => session.hear(message?.ok_or(SessionError::Closed)?).await?,
             _ = heartbeat.tick() => session.say(Say::Heartbeat(Heartbeat {})).await?,
-            () = outbox.due(), if reports => session.report(outbox).await?,
+            () = outbox.due(session.number), if session.is_synced => session.report(outbox).await?,
             Ok(()) = node.changed(), if session.is_subscribed => {
                 let node_json = node.borrow_and_update().clone();
                 session.say(Say::Node(NodeReport { node_json })).await?;
@@ -217,7 +216,7 @@ impl Session<'_> {
     }
 
     async fn report(&self, outbox: &Outbox) -> Result<(), SessionError> {
-        for message in outbox.take() {
+        for message in outbox.take(self.number) {
             self.send(message).await?;
         }
         Ok(())
@@ -231,9 +230,7 @@ impl Session<'_> {
             Some(Heard::SyncBegin(_)) => pods.begin_sync(self.number),
             Some(Heard::Pod(assignment)) => pods.assign(self.number, assignment)?,
             Some(Heard::SyncEnd(_)) => {
-                pods.end_sync(self.number);
-                self.shared.surroundings.outbox.resend();
-                self.is_synced = true;
+                self.is_synced = pods.end_sync(self.number);
             }
             Some(Heard::PodRemoved(removed)) => pods.removed(self.number, &removed),
             Some(Heard::Routes(routes)) => self.routes(routes).await,
