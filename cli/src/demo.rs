@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,9 @@ use nix::sys::signal::{SigSet, Signal};
 const CONNECTIONS_MAX: usize = 1000;
 const STACK_BYTES: usize = 64 * 1024;
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
-/// More of a neighbour's answer is not read.
+/// How long another server may take to answer.
+const FETCH_LIMIT: Duration = Duration::from_secs(5);
+/// More of its answer is not read.
 const FETCH_BYTES_MAX: u64 = 1024 * 1024;
 /// An idle connection is closed after this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
@@ -278,7 +280,10 @@ impl Demo {
                 Answer::new(200, lines.join("\n"))
             }
             "/addresses" => Answer::new(200, addresses()),
-            "/fetch" => fetch(parameter("port").as_deref(), parameter("path").as_deref()),
+            "/fetch" => {
+                let (host, port, path) = (parameter("host"), parameter("port"), parameter("path"));
+                fetch(host.as_deref(), port.as_deref(), path.as_deref())
+            }
             "/healthz" => self.health(&request.method, parameter("set").as_deref()),
             "/log" => {
                 let line = parameter("line").unwrap_or_default();
@@ -294,7 +299,7 @@ impl Demo {
             },
             _ => Answer::new(
                 404,
-                "not found: try / /version /hostname /addresses /env /fetch?port=…&path=… /healthz /log?line=… /exit?code=…",
+                "not found: try / /version /hostname /addresses /env /fetch?host=…&port=…&path=… /healthz /log?line=… /exit?code=…",
             ),
         }
     }
@@ -330,26 +335,25 @@ fn addresses() -> String {
     lines.join("\n")
 }
 
-/// What a neighbour in the same pod answers on localhost.
-fn fetch(port: Option<&str>, path: Option<&str>) -> Answer {
-    let Some(port) = port.and_then(|port| port.parse::<u16>().ok()) else {
-        return Answer::new(400, "port must be a number");
+/// What another server of this kind answers: a neighbour in the same pod, or the one at the address `host`.
+fn fetch(host: Option<&str>, port: Option<&str>, path: Option<&str>) -> Answer {
+    let host = host.map_or(Ok(Ipv4Addr::LOCALHOST), str::parse);
+    let (Ok(host), Some(Ok(port))) = (host, port.map(str::parse)) else {
+        return Answer::new(400, "host must be an IPv4 address, and port a number");
     };
-    match ask_neighbour(port, path.unwrap_or("/")) {
+    let address = SocketAddrV4::new(host, port);
+    match ask(address, path.unwrap_or("/")) {
         Ok(body) => Answer::new(200, body),
-        Err(error) => Answer::new(
-            500,
-            format!("cannot fetch from 127.0.0.1:{port}: {}", reason(&error)),
-        ),
+        Err(error) => Answer::new(500, format!("cannot fetch from {address}: {}", reason(&error))),
     }
 }
 
-fn ask_neighbour(port: u16, path: &str) -> io::Result<String> {
-    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    connection.set_read_timeout(Some(IDLE_LIMIT))?;
+fn ask(address: SocketAddrV4, path: &str) -> io::Result<String> {
+    let mut connection = TcpStream::connect_timeout(&address.into(), FETCH_LIMIT)?;
+    connection.set_read_timeout(Some(FETCH_LIMIT))?;
     write!(
         connection,
-        "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     connection.take(FETCH_BYTES_MAX).read_to_string(&mut answer)?;

@@ -123,3 +123,26 @@ fn what_cannot_run_says_why() {
         (&Value::from(3), &Value::from("Error"))
     );
 }
+
+#[test]
+fn pods_reach_pods_on_other_nodes() {
+    let cluster = Cluster::up(1, 1);
+    let on = |name: &str, node: &str| {
+        cluster.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeSelector: {{kubernetes.io/hostname: {node}}}\n  containers: [{{name: main, image: 'flotilla.dev/demo:v1'}}]\n"
+        ));
+        eventually("the pod has an address and runs", LIMIT, || {
+            let status = pod(&cluster, name)["status"].clone();
+            (status["phase"] == "Running").then(|| status["podIP"].as_str().map(str::to_owned))?
+        })
+    };
+    let (here, there) = (on("here", "server-1"), on("there", "agent-1"));
+    for (from, to, name) in [("here", &there, "there"), ("there", &here, "here")] {
+        assert_eq!(
+            cluster
+                .fetch(from, 8080, &format!("/fetch?host={to}&port=8080&path=/hostname"))
+                .trim(),
+            name
+        );
+    }
+}
