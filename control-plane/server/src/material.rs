@@ -1,15 +1,13 @@
 //! What a server keeps beside its store: the authority's key, its own identity as a member, the join token.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use flotilla_pki::{
     CertificateRequest, ClientTls, ClusterCa, FetchCaError, Identity, IssueError, JoinToken, Subject,
-    TlsError, channel, fetch_ca,
+    TlsError, channel, create_private_folder, fetch_ca,
 };
 use flotilla_proto::node::{JoinRequest, Role, nodes_client::NodesClient};
 use serde::{Deserialize, Serialize};
@@ -99,7 +97,7 @@ impl Material {
         let folder = Folder {
             path: options.data_dir.join("pki"),
         };
-        fs::create_dir_all(&folder.path).map_err(|source| MaterialError::Write {
+        create_private_folder(&folder.path).map_err(|source| MaterialError::Write {
             path: folder.path.clone(),
             source,
         })?;
@@ -149,21 +147,10 @@ impl Material {
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), MaterialError> {
-    let wrap = |source| MaterialError::Write {
+    flotilla_pki::write_private(path, text.as_bytes()).map_err(|source| MaterialError::Write {
         path: path.to_owned(),
         source,
-    };
-    let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(wrap)?;
-    file.write_all(text.as_bytes()).map_err(wrap)?;
-    file.sync_all().map_err(wrap)?;
-    fs::rename(&temporary, path).map_err(wrap)
+    })
 }
 
 struct Folder {
@@ -212,7 +199,6 @@ async fn ask_to_join(join: &JoinOptions, options: &Options) -> Result<(ClusterCa
         role: Role::Server.into(),
         node_name: options.name.clone(),
         csr_der: CertificateRequest::generate()?.csr_der.into(),
-        addresses: vec![options.address.to_string()],
     };
     let refused = |message: String| MaterialError::Refused {
         server: join.server.clone(),

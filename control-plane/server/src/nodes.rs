@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use assignments::Assignments;
-pub(crate) use join::{TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, token_secret_name};
+pub(crate) use join::{TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, USAGE_SERVERS, token_secret_name};
 pub(crate) use liveness::Liveness;
 use logs::LogStreams;
 

@@ -20,7 +20,9 @@ use crate::{
     Options, leading,
     listener::{self, Services},
     material::{Material, MaterialError, write_private},
-    nodes::{Assignments, Liveness, Nodes, TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, token_secret_name},
+    nodes::{
+        Assignments, Liveness, Nodes, TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, USAGE_SERVERS, token_secret_name,
+    },
 };
 
 /// How long requests that are under way at shutdown may still take.
@@ -267,13 +269,12 @@ async fn announce(options: &Options, replica: &Replica) -> Result<(), ServerErro
     Ok(replica.join(&others).await?)
 }
 
-/// The join token's record and the namespace that it lives in; then the token's file, for people.
+/// The join tokens' records and the namespace that they live in; then the tokens' files, for people.
 async fn store_first_objects(
     options: &Options,
     resources: &Resources,
     material: &Material,
 ) -> Result<(), ServerError> {
-    let token = JoinToken::generate(material.ca.fingerprint());
     let namespace = Namespace {
         metadata: ObjectMeta {
             name: Some(TOKEN_NAMESPACE.into()),
@@ -287,28 +288,35 @@ async fn store_first_objects(
         }
         _ => {}
     }
-    resources
-        .create_typed(token_record(&token))
-        .await
-        .map_err(ServerError::FirstObjects)?;
-    write_private(&options.data_dir.join("join-token"), &token.to_string()).map_err(|source| {
-        ServerError::Material {
-            folder: options.data_dir.clone(),
-            source,
-        }
-    })
+    // The token for servers is written last: where it is, the other is as well.
+    for (file, servers) in [("agent-join-token", false), ("join-token", true)] {
+        let token = JoinToken::generate(material.ca.fingerprint());
+        resources
+            .create_typed(token_record(&token, servers))
+            .await
+            .map_err(ServerError::FirstObjects)?;
+        write_private(&options.data_dir.join(file), &token.to_string()).map_err(|source| {
+            ServerError::Material {
+                folder: options.data_dir.clone(),
+                source,
+            }
+        })?;
+    }
+    Ok(())
 }
 
-fn token_record(token: &JoinToken) -> Secret {
+fn token_record(token: &JoinToken, servers: bool) -> Secret {
     let text = |text: &str| ByteString(text.as_bytes().to_vec());
+    let description = match servers {
+        true => "made when the cluster was started; good for any number of servers and agents",
+        false => "made when the cluster was started; good for any number of agents",
+    };
     let data = [
         ("token-id", text(&token.id)),
         ("token-secret", text(&token.secret)),
         ("usage-bootstrap-authentication", text("true")),
-        (
-            "description",
-            text("made when the cluster was started; good for any number of machines"),
-        ),
+        (USAGE_SERVERS, text(if servers { "true" } else { "false" })),
+        ("description", text(description)),
     ];
     Secret {
         metadata: ObjectMeta {

@@ -14,6 +14,9 @@ pub(crate) const TOKEN_NAMESPACE: &str = "kube-system";
 /// The type of a token's Secret.
 pub(crate) const TOKEN_SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 
+/// Marks a token whose holder may become a server, and so is handed the authority's key.
+pub(crate) const USAGE_SERVERS: &str = "usage-join-servers";
+
 /// The name of the Secret that keeps the token with this id.
 pub(crate) fn token_secret_name(id: &str) -> String {
     format!("bootstrap-token-{id}")
@@ -24,7 +27,12 @@ pub(crate) async fn join(
     material: &Material,
     request: JoinRequest,
 ) -> Result<JoinResponse, Status> {
-    check_token(resources, &request.token).await?;
+    let rights = check_token(resources, &request.token).await?;
+    if request.role() == Role::Server && !rights.servers {
+        return Err(Status::permission_denied(
+            "this join token is for agents only; copy <data-dir>/join-token of a server",
+        ));
+    }
     if !is_node_name(&request.node_name) {
         return Err(Status::invalid_argument(format!(
             "{:?} is not a node name: use lower-case letters, digits, '-' and '.', at most 63 of them",
@@ -67,8 +75,14 @@ fn sign(material: &Material, csr_der: &[u8], node: &str) -> Result<String, Statu
         .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
-/// Whether `<id>.<secret>` is a token that is still good.
-async fn check_token(resources: &Resources, credential: &str) -> Result<(), Status> {
+/// What the holder of a token may join as; everybody may as an agent.
+#[derive(Debug, PartialEq, Eq)]
+struct Rights {
+    servers: bool,
+}
+
+/// What `<id>.<secret>` is good for, if it is a token that is still good.
+async fn check_token(resources: &Resources, credential: &str) -> Result<Rights, Status> {
     let refused = || {
         Status::permission_denied(
             "the join token is unknown or has expired; make another, or copy <data-dir>/join-token of a server",
@@ -82,18 +96,24 @@ async fn check_token(resources: &Resources, credential: &str) -> Result<(), Stat
         _ => Status::unavailable(status.message),
     })?;
     let record: Secret = serde_json::from_slice(&stored.json).map_err(|_| refused())?;
-    let data = record.data.unwrap_or_default();
-    let kept = data.get("token-secret").ok_or_else(refused)?;
+    rights(&record, secret, jiff::Timestamp::now()).ok_or_else(refused)
+}
+
+/// What the record of a token grants to whoever shows `secret`.
+fn rights(record: &Secret, secret: &str, now: jiff::Timestamp) -> Option<Rights> {
+    let data = record.data.as_ref()?;
+    let kept = data.get("token-secret")?;
     let expired = data.get("expiration").is_some_and(|when| {
         let end = std::str::from_utf8(&when.0)
             .ok()
             .and_then(|text| text.parse::<jiff::Timestamp>().ok());
-        end.is_none_or(|end| end <= jiff::Timestamp::now())
+        end.is_none_or(|end| end <= now)
     });
-    if expired || !same(&kept.0, secret.as_bytes()) {
-        return Err(refused());
-    }
-    Ok(())
+    let good =
+        record.type_.as_deref() == Some(TOKEN_SECRET_TYPE) && !expired && same(&kept.0, secret.as_bytes());
+    good.then(|| Rights {
+        servers: data.get(USAGE_SERVERS).is_some_and(|value| value.0 == b"true"),
+    })
 }
 
 /// Compares without telling by its time where the difference is.
@@ -109,6 +129,8 @@ fn is_node_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
+
     use super::*;
 
     #[test]
@@ -119,6 +141,36 @@ mod tests {
         for bad in ["", "-a", "A", "a_b", "a/b", &"x".repeat(64)] {
             assert!(!is_node_name(bad), "{bad}");
         }
+    }
+
+    fn granted(data: &[(&str, &str)], secret: &str) -> Option<Rights> {
+        let data = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())));
+        let record = Secret {
+            type_: Some(TOKEN_SECRET_TYPE.to_owned()),
+            data: Some(data.collect()),
+            ..Secret::default()
+        };
+        rights(&record, secret, "2026-01-01T00:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn only_a_token_for_servers_makes_servers() {
+        let agents = granted(&[("token-secret", "s")], "s");
+        assert_eq!(agents, Some(Rights { servers: false }));
+        let servers = granted(&[("token-secret", "s"), (USAGE_SERVERS, "true")], "s");
+        assert_eq!(servers, Some(Rights { servers: true }));
+    }
+
+    #[test]
+    fn wrong_and_expired_tokens_grant_nothing() {
+        let until = |when| granted(&[("token-secret", "s"), ("expiration", when)], "s");
+        assert!(until("2026-01-01T00:00:01Z").is_some());
+        assert_eq!(until("2026-01-01T00:00:00Z"), None);
+        assert_eq!(until("tomorrow"), None);
+        assert_eq!(granted(&[("token-secret", "s")], "t"), None);
+        assert_eq!(granted(&[], ""), None);
     }
 
     #[test]
