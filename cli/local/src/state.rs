@@ -126,7 +126,11 @@ impl Node {
         let Some(first) = state.servers().next().filter(|first| first.name != self.name) else {
             return words;
         };
-        let token = place.data(&first.name).join("join-token").display().to_string();
+        let file = match self.role {
+            Role::Server => "join-token",
+            Role::Agent => "agent-join-token",
+        };
+        let token = place.data(&first.name).join(file).display().to_string();
         words.extend(["--token-file".to_owned(), token]);
         match self.role {
             Role::Server => words.extend(["--join".to_owned(), endpoint(first)]),
@@ -198,7 +202,7 @@ mod tests {
         assert_eq!(
             line(2),
             format!(
-                "agent {} --token-file /d/c/server-1/join-token --server 10.89.0.11:6443 --server 10.89.0.12:6443",
+                "agent {} --token-file /d/c/server-1/agent-join-token --server 10.89.0.11:6443 --server 10.89.0.12:6443",
                 common("agent-1", 13)
             )
         );

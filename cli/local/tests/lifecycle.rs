@@ -135,6 +135,7 @@ fn node(words: &[&str]) -> ExitCode {
             r#"{"clusters":[{"cluster":{"server":"https://x"}}]}"#,
         )
         .unwrap();
+        fs::write(data.join("agent-join-token"), "token").unwrap();
         fs::write(data.join("new"), "token").unwrap();
         fs::rename(data.join("new"), data.join("join-token")).unwrap();
     }

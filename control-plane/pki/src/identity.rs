@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +10,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{GROUP_NODES, IssueError};
+use crate::{GROUP_NODES, IssueError, create_private_folder, write_private};
 
 /// The file that an identity is kept in.
 pub const IDENTITY_FILE: &str = "identity.json";
@@ -74,12 +73,11 @@ impl Identity {
 
     /// Writes `identity.json` to `folder`. One file, so that a key is never left without its certificate.
     pub fn save(&self, folder: &Path) -> Result<(), IdentityError> {
-        fs::create_dir_all(folder).map_err(|source| IdentityError::Write {
-            path: folder.to_owned(),
-            source,
-        })?;
-        let json = serde_json::to_string_pretty(self).expect("three strings can be written as JSON");
-        write_private(&folder.join(IDENTITY_FILE), &json)
+        let json = serde_json::to_vec_pretty(self).expect("three strings can be written as JSON");
+        let path = folder.join(IDENTITY_FILE);
+        create_private_folder(folder)
+            .and_then(|()| write_private(&path, &json))
+            .map_err(|source| IdentityError::Write { path, source })
     }
 
     /// Whom this identity's certificate names.
@@ -88,24 +86,6 @@ impl Identity {
             .map_err(|_| IdentityError::Malformed)?;
         PeerIdentity::of(&der)
     }
-}
-
-fn write_private(path: &Path, text: &str) -> Result<(), IdentityError> {
-    let wrap = |source| IdentityError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(wrap)?;
-    io::Write::write_all(&mut file, text.as_bytes()).map_err(wrap)?;
-    file.sync_all().map_err(wrap)?;
-    fs::rename(&temporary, path).map_err(wrap)
 }
 
 /// A fresh key and the request to certify it. The key never leaves the machine.

@@ -6,12 +6,14 @@
 
 mod ca;
 mod fetch;
+mod files;
 mod identity;
 mod tls;
 mod token;
 
 pub use ca::{ClusterCa, IssueError, Subject};
 pub use fetch::{FetchCaError, fetch_ca};
+pub use files::{create_private_folder, write_private};
 pub use identity::{CertificateRequest, IDENTITY_FILE, Identity, IdentityError, PeerIdentity};
 pub use tls::{ClientTls, TlsError, channel, server_tls};
 pub use token::{JoinToken, ParseTokenError};

@@ -133,7 +133,6 @@ async fn join(
         role: Role::Agent.into(),
         node_name: node_name.to_owned(),
         csr_der: request.csr_der.clone().into(),
-        addresses: Vec::new(),
     };
     let mut client = NodesClient::new(flotilla_pki::channel(address, &tls));
     let mut call = tonic::Request::new(message);

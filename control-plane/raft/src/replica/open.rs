@@ -1,6 +1,7 @@
 //! Recovers a replica from its folder and starts its tasks.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,7 +123,11 @@ fn start_tasks(
 
 /// Reads and verifies everything in the folder. Blocks.
 fn recover(folder: &Path, id: u64, cache_bytes: u64) -> Result<Recovered, OpenError> {
-    fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
+    let private = fs::Permissions::from_mode(0o700);
+    // Secrets are in there.
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::set_permissions(folder, private))
+        .map_err(OpenError::folder(folder))?;
     let log = LogStore::open(folder, id, cache_bytes)?;
     let (snapshots, saved) = SnapshotFolder::open(folder)?;
     let snapshot_end = saved.as_ref().and_then(|saved| saved.meta.last_log_id);
