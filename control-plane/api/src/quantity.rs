@@ -117,6 +117,11 @@ impl Quantity {
         clamp(div_ceil(self.nanos, NANO))
     }
 
+    /// How often `unit` fits in, rounded up; none when there is no such number.
+    pub fn in_units_of(self, unit: Self) -> Option<i64> {
+        (unit.nanos > 0).then(|| clamp(div_ceil(self.nanos, unit.nanos)))
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(self) -> bool {
         self.nanos < 0
@@ -353,6 +358,18 @@ mod tests {
         ] {
             assert!(Quantity::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn they_are_counted_in_units_rounded_up() {
+        let count = |amount, unit| {
+            let quantity = |text| Quantity::parse(text).unwrap();
+            quantity(amount).in_units_of(quantity(unit))
+        };
+        assert_eq!(count("1500m", "1"), Some(2));
+        assert_eq!(count("1500m", "1m"), Some(1500));
+        assert_eq!(count("64Mi", "1Ki"), Some(65_536));
+        assert_eq!(count("1", "0"), None);
     }
 
     #[test]

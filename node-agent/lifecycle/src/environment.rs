@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use flotilla_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvFromSource, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret,
 };
 
 use crate::expansion::expand;
-use crate::quantity::{Quantities, divide_up, nano};
+use crate::resources::Quantities;
 
 /// The config maps and secrets that a pod names and that exist, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -316,15 +317,13 @@ fn resource_value(
         None
     };
     let amount = amounts.and_then(|amounts| amounts.get(name)).or(fallback);
-    let amount = amount
-        .map_or(Some(0), |amount| nano(&amount.0))
-        .ok_or_else(unsupported)?;
-    let divisor = wanted
-        .divisor
-        .as_ref()
-        .and_then(|divisor| nano(&divisor.0))
-        .filter(|divisor| *divisor > 0);
-    Ok(divide_up(amount, divisor.unwrap_or(1_000_000_000)).to_string())
+    let amount = match amount {
+        Some(amount) => Quantity::of(amount).ok_or_else(unsupported)?,
+        None => Quantity::ZERO,
+    };
+    let divisor = wanted.divisor.as_ref().and_then(Quantity::of);
+    let in_units = divisor.and_then(|divisor| amount.in_units_of(divisor));
+    Ok(in_units.unwrap_or_else(|| amount.value()).to_string())
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod history;
 mod launch;
 mod notices;
 mod plan;
-mod quantity;
 mod resources;
 mod rules;
 mod signals;
@@ -24,8 +23,7 @@ pub use history::{ContainerHistory, History, ImageState, Run, Sandbox, Stop, Ter
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};
-pub use quantity::{Quantities, parse_whole};
-pub use resources::{CgroupLimits, container_limits, pod_limits, qos_class};
+pub use resources::{CgroupLimits, Quantities, container_limits, pod_limits};
 
 use k8s_openapi::api::core::v1::Pod;
 

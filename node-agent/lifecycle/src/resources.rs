@@ -1,9 +1,14 @@
 //! Requests and limits as the numbers that cgroups know.
 
+use std::collections::BTreeMap;
+
+use flotilla_api::quantity::{Quantity, QuantityField};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
-use crate::quantity::{Quantities, parse_milli, parse_whole};
 use crate::rules::{self, Role};
+
+/// Amounts by the name of the resource.
+pub type Quantities = BTreeMap<String, QuantityField>;
 
 /// What a cgroup is set to; none leaves the kernel's default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,13 +62,14 @@ impl Need {
     fn of(container: &Container) -> Need {
         let none = ResourceRequirements::default();
         let resources = container.resources.as_ref().unwrap_or(&none);
-        let cpu = |list: &Option<Quantities>| list.as_ref()?.get("cpu").and_then(parse_milli);
-        let cpu_limit = cpu(&resources.limits).filter(|limit| *limit > 0);
-        let memory = resources.limits.as_ref().and_then(|limits| limits.get("memory"));
+        let (requests, limits) = (resources.requests.as_ref(), resources.limits.as_ref());
+        let cpu = |list| Quantity::get(list, "cpu").map(Quantity::milli);
+        let cpu_limit = cpu(limits).filter(|limit| *limit > 0);
+        let memory = Quantity::get(limits, "memory").map(Quantity::value);
         Need {
-            cpu_request: cpu(&resources.requests).or(cpu_limit).unwrap_or(0),
+            cpu_request: cpu(requests).or(cpu_limit).unwrap_or(0),
             cpu_limit,
-            memory_limit: memory.and_then(parse_whole).filter(|limit| *limit > 0),
+            memory_limit: memory.filter(|limit| *limit > 0),
         }
     }
 }
@@ -116,35 +122,6 @@ fn limits(cpu_request: i64, cpu_limit: Option<i64>, memory_limit: Option<i64>) -
     }
 }
 
-/// Guaranteed, Burstable or BestEffort.
-pub fn qos_class(pod: &Pod) -> &'static str {
-    const COUNTED: [&str; 2] = ["cpu", "memory"];
-    let mut is_empty = true;
-    let mut is_guaranteed = true;
-    for (_, container) in rules::containers(pod) {
-        let none = ResourceRequirements::default();
-        let resources = container.resources.as_ref().unwrap_or(&none);
-        for name in COUNTED {
-            let limit = amount(&resources.limits, name);
-            let request = amount(&resources.requests, name).or(limit);
-            is_empty &= limit.is_none() && request.is_none();
-            is_guaranteed &= limit.is_some() && limit == request;
-        }
-    }
-    match (is_empty, is_guaranteed) {
-        (true, _) => "BestEffort",
-        (false, true) => "Guaranteed",
-        (false, false) => "Burstable",
-    }
-}
-
-fn amount(list: &Option<Quantities>, name: &str) -> Option<i64> {
-    list.as_ref()?
-        .get(name)
-        .and_then(parse_milli)
-        .filter(|amount| *amount > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,12 +158,5 @@ mod tests {
             (sum.cpu_shares, sum.cpu_quota, sum.memory_limit),
             (Some(1280), Some(150_000), Some(1_140_850_688))
         );
-    }
-
-    #[test]
-    fn quality_of_service_follows_requests_and_limits() {
-        let classes = [vec![BARE], vec![FULL], vec![SURE], vec![SURE, BARE]];
-        let found = classes.map(|containers| qos_class(&pod(&format!("[{}]", containers.join(",")))));
-        assert_eq!(found, ["BestEffort", "Burstable", "Guaranteed", "Burstable"]);
     }
 }

@@ -3,12 +3,12 @@
 mod conditions;
 mod containers;
 
+use flotilla_api::qos_class;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::history::Sandbox;
 use crate::plan::{View, is_ending};
-use crate::resources::qos_class;
 use crate::rules::{self, Role, Verdict};
 
 pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
@@ -41,7 +41,7 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
         observed_generation: view.pod.metadata.generation,
-        qos_class: Some(qos_class(view.pod).to_owned()),
+        qos_class: view.pod.spec.as_ref().map(|spec| qos_class(spec).to_owned()),
         start_time: view.history.started_at.map(Time),
         nominated_node_name: None,
         ..addresses(view)
