@@ -10,7 +10,7 @@ use crate::consensus::{Raft, ServerMetrics};
 use crate::members::{self, Member};
 use crate::shared::{AppliedTo, Shared};
 
-/// Who leads, as far as this replica knows.
+/// Who leads, and who is there, as far as this replica knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
     /// Raft's term.
@@ -20,6 +20,8 @@ pub struct Leadership {
     /// This replica leads: it has applied an entry of its own term, so its state has everything that earlier
     /// leaders acknowledged, and a majority has answered it lately.
     pub is_self: bool,
+    /// The servers of the cluster; a change of members is a change of this.
+    pub members: Vec<Member>,
 }
 
 /// How often a leader checks whether a majority still answers. openraft 0.9 never steps down by itself.
@@ -36,6 +38,7 @@ fn derive(id: u64, metrics: &ServerMetrics, applied: AppliedTo, quorum_answers: 
         term,
         leader,
         is_self: leads && applied.term == term && quorum_answers,
+        members: members::list(metrics.membership_config.membership()),
     }
 }
 
@@ -116,6 +119,15 @@ mod tests {
         assert!(!derive(1, &won, applied(6), true).is_self);
         assert!(!derive(1, &won, applied(7), false).is_self);
         assert!(derive(1, &won, applied(7), true).is_self);
+    }
+
+    #[test]
+    fn a_new_member_is_news() {
+        let metrics = metrics(ServerState::Follower, Some(1));
+        let names = |leadership: Leadership| -> Vec<String> {
+            leadership.members.into_iter().map(|member| member.name).collect()
+        };
+        assert_eq!(names(derive(2, &metrics, applied(7), true)), ["server-1"]);
     }
 
     #[test]

@@ -232,3 +232,22 @@ fn a_killed_server_comes_back_with_everything() {
             .then_some(())
     });
 }
+
+#[test]
+fn an_agent_goes_on_when_the_server_that_it_joined_is_lost() {
+    let cluster = Cluster::up(3, 1);
+    // The agent joined when the first server was alone; it must have heard of the others since.
+    cluster.local(&["kill", "server-1"]);
+    eventually(
+        "the first server is called not ready, the agent is ready",
+        LIMIT,
+        || {
+            let answers = cluster.try_flotilla(&["get", "nodes"]).status.success();
+            (answers && !ready(&cluster, "server-1") && ready(&cluster, "agent-1")).then_some(())
+        },
+    );
+    cluster.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: later, labels: {app: later}}\nspec:\n  nodeSelector: {kubernetes.io/hostname: agent-1}\n  containers: [{name: main, image: 'flotilla.dev/demo:v1'}]\n",
+    );
+    cluster.ready_pods("app=later", 1, LIMIT);
+}

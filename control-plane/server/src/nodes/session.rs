@@ -130,23 +130,21 @@ impl Nodes {
             server_id: self.material().member.id.to_string(),
             is_leader: self.assignments().is_some(),
             leader_address: leader_address(leadership),
-            servers: self.server_addresses(),
+            servers: server_addresses(leadership),
         }
-    }
-
-    fn server_addresses(&self) -> Vec<String> {
-        self.inner
-            .resources
-            .replica()
-            .members()
-            .into_iter()
-            .map(|member| member.address)
-            .collect()
     }
 
     fn assignments(&self) -> Option<Arc<Assignments>> {
         self.inner.leading.borrow().clone()
     }
+}
+
+fn server_addresses(leadership: &Leadership) -> Vec<String> {
+    leadership
+        .members
+        .iter()
+        .map(|member| member.address.clone())
+        .collect()
 }
 
 fn leader_address(leadership: &Leadership) -> String {
@@ -277,7 +275,7 @@ impl Conversation<'_> {
         let message = Leader {
             is_leader: self.leads(leadership).await,
             leader_address: leader_address(leadership),
-            servers: self.nodes.server_addresses(),
+            servers: server_addresses(leadership),
         };
         send(self.outbox, Said::Leader(message)).await
     }
