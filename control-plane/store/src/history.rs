@@ -34,13 +34,23 @@ pub struct Event {
 }
 
 impl Event {
-    /// What it costs to keep: the object's bytes and an allowance for the rest. The previous state is not
+    /// What it costs to keep, once its decoded forms are forgotten: the object's bytes and an allowance for the rest. The previous state is not
     /// counted: it is nearly always the object of an earlier event.
     fn cost_bytes(&self) -> usize {
         const OVERHEAD_BYTES: usize = 256;
         self.object.json.len() + OVERHEAD_BYTES
     }
+
+    fn forget_decoded(&self) {
+        self.object.forget_decoded();
+        if let Some(previous) = &self.previous {
+            previous.forget_decoded();
+        }
+    }
 }
+
+/// Decoded forms are kept for as many of a resource's newest events: those that watchers who keep up still read.
+const DECODED_EVENTS_MAX: usize = 64;
 
 /// How much is kept of each resource.
 #[derive(Clone, Copy, Debug)]
@@ -146,6 +156,9 @@ impl Ring {
     fn push(&mut self, event: Arc<Event>, limits: HistoryLimits) {
         self.bytes += event.cost_bytes();
         self.events.push_back(event);
+        if let Some(read) = self.events.iter().rev().nth(DECODED_EVENTS_MAX) {
+            read.forget_decoded();
+        }
         while self.events.len() > limits.events_max.max(1)
             || (self.bytes > limits.bytes_max && self.events.len() > 1)
         {

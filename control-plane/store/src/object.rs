@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -39,8 +39,10 @@ pub struct Stored {
     pub modified: Revision,
     revision_at: usize,
     #[serde(skip)]
-    cache: OnceLock<Arc<dyn Any + Send + Sync>>,
+    cache: Mutex<Option<Decoded>>,
 }
+
+type Decoded = Arc<dyn Any + Send + Sync>;
 
 impl Stored {
     /// Stamps a draft with the revision of the change that stores it.
@@ -63,7 +65,7 @@ impl Stored {
             created,
             modified,
             revision_at,
-            cache: OnceLock::new(),
+            cache: Mutex::default(),
         }
     }
 
@@ -83,17 +85,22 @@ impl Stored {
     ///
     /// The first type that is asked for takes the place; other types are computed at each call.
     pub fn cached<T: Send + Sync + 'static>(&self, make: impl FnOnce(&Stored) -> T) -> Arc<T> {
-        if let Some(found) = self.cache.get() {
-            return match Arc::clone(found).downcast::<T>() {
-                Ok(value) => value,
-                Err(_) => Arc::new(make(self)),
-            };
+        let found = self.slot().clone();
+        if let Some(found) = found {
+            return found.downcast::<T>().unwrap_or_else(|_| Arc::new(make(self)));
         }
         let made = Arc::new(make(self));
-        let kept = self
-            .cache
-            .get_or_init(|| Arc::clone(&made) as Arc<dyn Any + Send + Sync>);
-        Arc::clone(kept).downcast::<T>().unwrap_or(made)
+        let kept = self.slot().get_or_insert_with(|| made.clone()).clone();
+        kept.downcast::<T>().unwrap_or(made)
+    }
+
+    /// Lets go of the decoded form, which takes several times the memory of the JSON. Readers have to make it anew.
+    pub(crate) fn forget_decoded(&self) {
+        *self.slot() = None;
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Decoded>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,5 +189,14 @@ mod tests {
         let first = object.cached(|object| object.json.len());
         assert!(Arc::ptr_eq(&first, &object.cached(|_| 0_usize)));
         assert_eq!(*object.cached(|_| "other"), "other");
+    }
+
+    #[test]
+    fn a_forgotten_form_is_made_anew() {
+        let object = stored(1);
+        let weak = Arc::downgrade(&object.cached(|_| 1));
+        object.forget_decoded();
+        assert!(weak.upgrade().is_none());
+        assert_eq!(*object.cached(|_| 2), 2);
     }
 }

@@ -417,6 +417,20 @@ mod tests {
     }
 
     #[test]
+    fn only_the_newest_events_keep_decoded_forms() {
+        let mut state = state();
+        let mut decoded = Vec::new();
+        for number in 0..200 {
+            apply(&mut state, vec![put("a", &number.to_string(), Require::Anything)]);
+            let object = state.snapshot().get(&key("a")).unwrap();
+            decoded.push(Arc::downgrade(&object.cached(|object| object.modified)));
+        }
+        let kept = decoded.iter().filter(|form| form.strong_count() > 0).count();
+        assert!((1..100).contains(&kept), "{kept} forms are kept");
+        assert!(decoded[199].strong_count() > 0);
+    }
+
+    #[test]
     fn pages_follow_one_another_without_gap_and_skip_other_namespaces() {
         let mut state = state();
         for number in 1..=9 {
