@@ -101,7 +101,7 @@ impl Resources {
         for _ in 0..NAMESPACE_ATTEMPTS {
             let check = home.as_ref().map(|home| home.check()).transpose()?;
             if options.dry_run {
-                return self.imagine_new(kind, key, &draft).await;
+                return self.imagine_new(kind, key, &draft, home).await;
             }
             let put = Operation::Put {
                 key: key.clone(),
@@ -130,14 +130,16 @@ impl Resources {
         kind: &'static Kind,
         key: Key,
         draft: &flotilla_store::Draft,
+        home: Option<Home>,
     ) -> Result<Arc<Stored>, Status> {
         let snapshot = self.read().await?;
+        if let Some(mut home) = home {
+            home.found = Some(snapshot.get(&home.key).cloned().ok_or_else(|| home.missing())?);
+            home.check()?;
+        }
         match snapshot.get(&key) {
             Some(_) => Err(Status::already_exists(kind, &key.name)),
-            None => {
-                let revision = snapshot.revision();
-                Ok(Arc::new(Stored::from_draft(key, draft, revision, revision)))
-            }
+            None => Ok(Arc::new(Stored::imagined(key, draft))),
         }
     }
 

@@ -52,6 +52,12 @@ impl Stored {
         Stored::from_parts(key, json, created, modified, at)
     }
 
+    /// An object that nobody has stored: it has no revision, so it can be sent back to be created.
+    pub fn imagined(key: Key, draft: &Draft) -> Stored {
+        let at = draft.revision_at.min(draft.json.len());
+        Stored::from_parts(key, draft.json.clone(), Revision(0), Revision(0), at)
+    }
+
     pub(crate) fn from_parts(
         key: Key,
         json: Bytes,
