@@ -59,6 +59,7 @@ impl Resources {
                 let old = kind.decode_stored(&current.json)?;
                 let (new, told) = patched(kind, &*old, current, patch_kind, &patch, part, options)?;
                 warnings = told;
+                settle_namespace(kind, namespace, new.meta().namespace.as_deref())?;
                 settle_name(name, new.meta().name.as_deref())?;
                 replaced(kind, &*old, new, part, current)
             })
