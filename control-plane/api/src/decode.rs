@@ -26,14 +26,12 @@ pub enum FieldValidation {
 
 impl FieldValidation {
     /// Reads the query parameter; an empty one means the default.
-    pub fn parse(text: &str) -> Result<Self, Status> {
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
-            "" | "Warn" => Ok(Self::Warn),
-            "Ignore" => Ok(Self::Ignore),
-            "Strict" => Ok(Self::Strict),
-            other => Err(Status::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-            ))),
+            "" | "Warn" => Some(Self::Warn),
+            "Ignore" => Some(Self::Ignore),
+            "Strict" => Some(Self::Strict),
+            _ => None,
         }
     }
 }

@@ -166,9 +166,18 @@ impl Status {
 
     /// `Deployment.apps "web" is invalid: <fields>`
     pub fn invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_fields(kind.group, kind.kind, name, errors)
+    }
+
+    /// `DeleteOptions.meta.k8s.io "" is invalid: <fields>`: the parameters of a request make no sense.
+    pub fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        Self::invalid_fields("meta.k8s.io", kind, "", errors)
+    }
+
+    fn invalid_fields(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let details = Details {
-            group: kind.group.into(),
-            kind: kind.kind.into(),
+            group: group.into(),
+            kind: kind.into(),
             name: name.into(),
             causes: errors.iter().map(FieldError::cause).collect(),
             ..Details::default()
@@ -183,7 +192,8 @@ impl Status {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let message = format!("{} \"{name}\" is invalid: {problems}", kind.qualified_kind());
+        let separator = if group.is_empty() { "" } else { "." };
+        let message = format!("{kind}{separator}{group} \"{name}\" is invalid: {problems}");
         Self {
             reason: Reason::Invalid,
             message,

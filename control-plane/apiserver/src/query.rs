@@ -1,6 +1,7 @@
 //! Query strings and percent-encoding.
 
-use flotilla_api::{FieldValidation, Status};
+use flotilla_api::field::Verbatim;
+use flotilla_api::{FieldErrors, FieldValidation, Path, Status};
 
 /// The parameters of a request's URL.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -57,20 +58,41 @@ impl Query {
         })
     }
 
-    /// Whether `dryRun=All` is asked for.
-    pub(crate) fn dry_run(&self) -> Result<bool, Status> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!(
-                "Invalid value: \"{other}\": dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-            ))),
-        }
+    /// Whether `dryRun=All` is asked for; `options` is Kubernetes' name for the request's parameters.
+    pub(crate) fn dry_run(&self, options: &str) -> Result<bool, Status> {
+        let asked: Vec<&str> = self.all("dryRun").filter(|value| !value.is_empty()).collect();
+        dry_run(&asked, options)
     }
 
-    pub(crate) fn field_validation(&self) -> Result<FieldValidation, Status> {
-        FieldValidation::parse(self.get("fieldValidation").unwrap_or_default())
+    pub(crate) fn field_validation(&self, options: &str) -> Result<FieldValidation, Status> {
+        let asked = self.get("fieldValidation").unwrap_or_default();
+        FieldValidation::parse(asked).ok_or_else(|| {
+            refused(options, |errors| {
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                errors.not_supported(Path::root("fieldValidation"), asked, &supported);
+            })
+        })
     }
+}
+
+/// Whether `dryRun` asks for what Kubernetes knows: everything or nothing.
+pub(crate) fn dry_run(asked: &[&str], options: &str) -> Result<bool, Status> {
+    if asked.iter().all(|value| *value == "All") {
+        return Ok(!asked.is_empty());
+    }
+    // Kubernetes shows the list as Go writes it.
+    let shown: Vec<String> = asked.iter().map(|value| format!("{value:?}")).collect();
+    let shown = Verbatim(format!("[]string{{{}}}", shown.join(", ")));
+    Err(refused(options, |errors| {
+        errors.not_supported(Path::root("dryRun"), shown, &["All"]);
+    }))
+}
+
+/// A refusal of a request's parameters.
+pub(crate) fn refused(options: &str, problem: impl FnOnce(&mut FieldErrors)) -> Status {
+    let mut errors = FieldErrors::default();
+    problem(&mut errors);
+    Status::invalid_options(options, &errors.into_vec())
 }
 
 /// Undoes percent-encoding; what is not valid UTF-8 is replaced.
@@ -102,6 +124,8 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_api::Reason;
+
     use super::*;
 
     #[test]
@@ -120,6 +144,28 @@ mod tests {
             decoded(text, false);
         }
         assert_eq!(decoded("%%41", false), "%A");
+    }
+
+    #[test]
+    fn dry_runs_are_all_or_nothing() {
+        let read = |query: &str| {
+            let read = Query::parse(query).dry_run("PatchOptions");
+            read.map_err(|status| (status.reason, status.message))
+        };
+        assert_eq!(read(""), Ok(false));
+        assert_eq!(read("dryRun="), Ok(false));
+        assert_eq!(read("dryRun=All"), Ok(true));
+        let message = r#"PatchOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: []string{"Some"}: supported values: "All""#;
+        assert_eq!(read("dryRun=Some"), Err((Reason::Invalid, message.to_owned())));
+    }
+
+    #[test]
+    fn an_unknown_validation_is_refused() {
+        let status = Query::parse("fieldValidation=Lax").field_validation("CreateOptions");
+        assert_eq!(
+            status.unwrap_err().message,
+            r#"CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "Lax": supported values: "", "Ignore", "Strict", "Warn""#
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_api::{Kind, Status};
+use flotilla_api::{Kind, Path, Status};
 use flotilla_raft::{Watch, WatchError};
 use flotilla_store::{Event, Revision, Stored};
 use http::{Response, StatusCode};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{Body, CHUNK_BYTES};
 use crate::call::Call;
 use crate::list::{self, Wanted, resource_of, snapshot_at};
+use crate::query::refused;
 use crate::render::{Renderer, json_response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
@@ -152,9 +153,12 @@ fn beginning(call: &Call) -> Result<(Wanted, bool, bool), Status> {
                 Some(_) => Ok((list::wanted(query, false)?, false, false)),
             }
         }
-        Some(_) if query.get("resourceVersionMatch") != Some("NotOlderThan") => Err(Status::bad_request(
-            "sendInitialEvents: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
+        Some(_) if query.get("resourceVersionMatch") != Some("NotOlderThan") => {
+            Err(refused("ListOptions", |errors| {
+                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                errors.forbidden(Path::root("resourceVersionMatch"), why);
+            }))
+        }
         Some(send) => {
             let wanted = match query.get("resourceVersion") {
                 None => Wanted::Latest,

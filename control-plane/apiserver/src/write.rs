@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flotilla_api::patch::PatchKind;
-use flotilla_api::{Decoded, Kind, Object, Status, decode};
+use flotilla_api::{Decoded, Kind, Object, Path, Status, decode};
 use flotilla_resources::{DeleteOptions, Deleted, Part, Propagation, WriteOptions};
 use flotilla_store::Stored;
 use http::{Response, StatusCode};
@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::list::{self, Wanted, resource_of, snapshot_at};
 use crate::negotiate;
-use crate::query::Query;
+use crate::query::{Query, dry_run, refused};
 use crate::render::{ListMeta, Renderer, json_response, object_response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
@@ -35,10 +35,11 @@ impl Place<'_> {
     }
 }
 
-fn write_options(query: &Query) -> Result<WriteOptions, Status> {
+/// Reads what all writes have in common; `options` is Kubernetes' name for the parameters of this one.
+fn write_options(query: &Query, options: &str) -> Result<WriteOptions, Status> {
     Ok(WriteOptions {
-        dry_run: query.dry_run()?,
-        field_validation: query.field_validation()?,
+        dry_run: query.dry_run(options)?,
+        field_validation: query.field_validation(options)?,
     })
 }
 
@@ -59,7 +60,7 @@ pub(crate) async fn create(
     kind: &'static Kind,
     namespace: &str,
 ) -> Result<Response<Body>, Status> {
-    let options = write_options(&call.query)?;
+    let options = write_options(&call.query, "CreateOptions")?;
     let renderer = Renderer::of(kind, call)?;
     let (object, warnings) = decoded(kind, &call.read_json().await?, &options)?;
     let storage = kind.storage().unwrap_or(kind);
@@ -77,7 +78,7 @@ pub(crate) async fn update(
     place: Place<'_>,
     part: Part,
 ) -> Result<Response<Body>, Status> {
-    let options = write_options(&call.query)?;
+    let options = write_options(&call.query, "UpdateOptions")?;
     let renderer = Renderer::of(place.kind, call)?;
     let json = call.read_json().await?;
     let (object, warnings) = match part {
@@ -109,7 +110,12 @@ pub(crate) async fn patch(
     part: Part,
 ) -> Result<Response<Body>, Status> {
     let how = negotiate::patch_kind(call.content_type())?;
-    let options = write_options(&call.query)?;
+    let options = write_options(&call.query, "PatchOptions")?;
+    if call.query.optional_flag("force").is_some() {
+        return Err(refused("PatchOptions", |errors| {
+            errors.forbidden(Path::root("force"), "may not be specified for non-apply patch");
+        }));
+    }
     let renderer = Renderer::of(place.kind, call)?;
     let patch = read_patch(call, how).await?;
     let resources = server.resources();
@@ -163,12 +169,24 @@ fn written(
     }
 }
 
+const DELETE_OPTIONS: &str = "DeleteOptions";
+
 /// How to delete, from body and query; the body wins, as in Kubernetes.
 pub(crate) fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions, Status> {
     let body: DeleteBody = match body.is_empty() {
         true => DeleteBody::default(),
         false => decode::body(body)?,
     };
+    if let Some(kind) = body
+        .kind
+        .as_deref()
+        .filter(|kind| !["", "DeleteOptions"].contains(kind))
+    {
+        // Somebody who sends another object means something else than to delete this one.
+        return Err(Status::bad_request(format!(
+            "the kind in the data ({kind}) does not match the expected kind (DeleteOptions)"
+        )));
+    }
     let propagation = body
         .propagation_policy
         .as_deref()
@@ -177,9 +195,11 @@ pub(crate) fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions
         .orphan_dependents
         .or_else(|| query.optional_flag("orphanDependents"));
     let dry_run = match body.dry_run.as_deref() {
-        Some([all]) if all == "All" => true,
-        None | Some([]) => query.dry_run()?,
-        Some(_) => return Err(Status::bad_request("dryRun: supported values: \"All\"")),
+        None | Some([]) => query.dry_run(DELETE_OPTIONS)?,
+        Some(asked) => dry_run(
+            &asked.iter().map(String::as_str).collect::<Vec<_>>(),
+            DELETE_OPTIONS,
+        )?,
     };
     let preconditions = body.preconditions.unwrap_or_default();
     Ok(DeleteOptions {
@@ -195,18 +215,23 @@ pub(crate) fn delete_options(query: &Query, body: &[u8]) -> Result<DeleteOptions
 
 fn propagation_of(policy: Option<&str>, orphans: Option<bool>) -> Result<Option<Propagation>, Status> {
     match (policy, orphans) {
-        (Some(_), Some(_)) => Err(Status::bad_request(
-            "Invalid value: orphanDependents and deletionPropagation cannot be both set",
-        )),
+        (Some(policy), Some(_)) => Err(refused(DELETE_OPTIONS, |errors| {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.invalid(Path::root("propagationPolicy"), policy, why);
+        })),
         (None, None) => Ok(None),
         (None, Some(true)) | (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
         (None, Some(false)) | (Some("Background"), None) => Ok(Some(Propagation::Background)),
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
-        (Some(other), None) => Err(Status::bad_request(format!(
-            "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \"Orphan\""
-        ))),
+        (Some(other), None) => Err(refused(DELETE_OPTIONS, |errors| {
+            let supported = ["Background", "Foreground", "Orphan"];
+            errors.not_supported(Path::root("propagationPolicy"), other, &supported);
+        })),
     }
 }
+
+/// Kubernetes answers the deletion of these with the object, of all others with a `Status`.
+const RETURNED_WHEN_GONE: [(&str, &str); 3] = [("", "pods"), ("", "services"), ("", "serviceaccounts")];
 
 /// Deletes one object.
 pub(crate) async fn delete(
@@ -222,8 +247,12 @@ pub(crate) async fn delete(
         .delete(place.storage(), place.namespace, place.name, &options)
         .await?
     {
-        Deleted::Pending(stored) => object_response(&renderer, StatusCode::OK, &stored, &[]),
-        Deleted::Gone(stored) => Ok(gone(place.kind, &stored)),
+        Deleted::Gone(stored) if !RETURNED_WHEN_GONE.contains(&place.kind.resource_name()) => {
+            Ok(gone(place.kind, &stored))
+        }
+        Deleted::Gone(stored) | Deleted::Pending(stored) => {
+            object_response(&renderer, StatusCode::OK, &stored, &[])
+        }
     }
 }
 
@@ -310,5 +339,14 @@ mod tests {
         assert!(read("propagationPolicy=Orphan&orphanDependents=true", "").is_err());
         assert!(read("dryRun=Some", "").is_err());
         assert!(read("", "{").is_err());
+        assert!(read("", r#"{"dryRun":["Some"]}"#).is_err());
+        assert_eq!(
+            read("", r#"{"kind":"Pod","apiVersion":"v1"}"#).unwrap_err(),
+            "the kind in the data (Pod) does not match the expected kind (DeleteOptions)"
+        );
+        assert_eq!(
+            read("", r#"{"propagationPolicy":"Sideways"}"#).unwrap_err(),
+            r#"DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": supported values: "Background", "Foreground", "Orphan""#
+        );
     }
 }

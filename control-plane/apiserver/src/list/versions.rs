@@ -1,11 +1,11 @@
 //! Which moment a read may see: `resourceVersion` and `resourceVersionMatch`.
 
-use flotilla_api::{Cause, Details, Reason, Status};
+use flotilla_api::{Cause, Details, Path, Reason, Status};
 use flotilla_raft::Replica;
 use flotilla_store::{Revision, Snapshot};
 
 use super::recent::RecentSnapshots;
-use crate::query::Query;
+use crate::query::{Query, refused};
 
 /// The moment that a read asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,19 +25,22 @@ pub(crate) fn wanted(query: &Query, limited: bool) -> Result<Wanted, Status> {
     let version = query.get("resourceVersion").map(revision).transpose()?;
     match (version, query.get("resourceVersionMatch")) {
         (None, None) => Ok(Wanted::Latest),
-        (None, Some(_)) => Err(Status::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-        )),
-        (Some(Revision(0)), Some("Exact")) => Err(Status::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-        )),
+        (None, Some(_)) => Err(refused("ListOptions", |errors| {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            errors.forbidden(Path::root("resourceVersionMatch"), why);
+        })),
+        (Some(Revision(0)), Some("Exact")) => Err(refused("ListOptions", |errors| {
+            let why = "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"";
+            errors.forbidden(Path::root("resourceVersionMatch"), why);
+        })),
         (Some(Revision(0)), None | Some("NotOlderThan")) => Ok(Wanted::Any),
         (Some(revision), Some("Exact")) => Ok(Wanted::Exactly(revision)),
         (Some(revision), None) if limited => Ok(Wanted::Exactly(revision)),
         (Some(revision), None | Some("NotOlderThan")) => Ok(Wanted::NotOlderThan(revision)),
-        (Some(_), Some(other)) => Err(Status::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-        ))),
+        (Some(_), Some(other)) => Err(refused("ListOptions", |errors| {
+            let supported = ["", "Exact", "NotOlderThan"];
+            errors.not_supported(Path::root("resourceVersionMatch"), other, &supported);
+        })),
     }
 }
 
@@ -141,16 +144,16 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        check("resourceVersionMatch=Exact", false, Err(Reason::BadRequest));
+        check("resourceVersionMatch=Exact", false, Err(Reason::Invalid));
         check(
             "resourceVersion=0&resourceVersionMatch=Exact",
             false,
-            Err(Reason::BadRequest),
+            Err(Reason::Invalid),
         );
         check(
             "resourceVersion=5&resourceVersionMatch=Later",
             false,
-            Err(Reason::BadRequest),
+            Err(Reason::Invalid),
         );
         check("resourceVersion=x", false, Err(Reason::BadRequest));
     }

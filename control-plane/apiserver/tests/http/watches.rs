@@ -133,7 +133,7 @@ async fn initial_events_end_with_a_bookmark() {
     cluster
         .get(&format!("{MAPS}?watch=1&sendInitialEvents=true"))
         .await
-        .refused(400);
+        .refused(422);
 }
 
 #[tokio::test]
