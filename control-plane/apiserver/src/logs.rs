@@ -1,8 +1,11 @@
 //! `pods/log`: which lines of which container, read by whoever reaches the pod's node.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use flotilla_api::Status;
+use flotilla_report::report;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
@@ -31,6 +34,11 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
 }
 
+/// So soon a node refuses to follow a log that it does not have. It decides at once; the rest is the way there.
+const FOLLOWED_BEGINS_WITHIN: Duration = Duration::from_millis(500);
+
+type Lines = BoxStream<'static, Result<Bytes, Status>>;
+
 /// Opens logs of pods, wherever those run.
 #[async_trait]
 pub trait PodLogs: Send + Sync {
@@ -46,11 +54,17 @@ pub trait PodLogs: Send + Sync {
 /// The answer to a request for a log.
 pub(crate) async fn respond(logs: &dyn PodLogs, pod: &Pod, query: &Query) -> Result<Response<Body>, Status> {
     let options = options(pod, query, Timestamp::now())?;
-    let lines = logs.open(pod, options).await?;
+    let lines = if is_assigned(pod) {
+        let follow = options.follow;
+        begun(logs.open(pod, options).await?, follow).await?
+    } else {
+        // As in Kubernetes: a pod without a node has an empty log.
+        futures::stream::empty().boxed()
+    };
     // The head is sent by now: a failure in the middle can only end the body.
     let lines = lines.take_while(|line| {
         if let Err(status) = line {
-            tracing::debug!(error = %status, "a log stream ended early");
+            tracing::debug!(error = report(&status), "a log stream ended early");
         }
         std::future::ready(line.is_ok())
     });
@@ -61,6 +75,28 @@ pub(crate) async fn respond(logs: &dyn PodLogs, pod: &Pod, query: &Query) -> Res
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+fn is_assigned(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_some_and(|node| !node.is_empty())
+}
+
+/// Waits for the first lines, so that a log that cannot be read is told with the head of the answer. A followed log
+/// may have nothing to say for now, so it is not waited for as long.
+async fn begun(mut lines: Lines, follow: bool) -> Result<Lines, Status> {
+    let first = match follow {
+        true => tokio::time::timeout(FOLLOWED_BEGINS_WITHIN, lines.next()).await,
+        false => Ok(lines.next().await),
+    };
+    match first {
+        Err(_silent) => Ok(lines),
+        Ok(None) => Ok(futures::stream::empty().boxed()),
+        Ok(Some(first)) => {
+            let first = futures::stream::iter([Ok(first?)]);
+            Ok(first.chain(lines).boxed())
+        }
+    }
 }
 
 fn options(pod: &Pod, query: &Query, now: Timestamp) -> Result<LogOptions, Status> {
@@ -160,6 +196,20 @@ mod tests {
             read(&["a"], "container=x").unwrap_err(),
             "container x is not valid for pod web"
         );
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_read_is_refused_before_the_head() {
+        let refused = || futures::stream::iter([Err(Status::bad_request("waiting to start"))]).boxed();
+        assert!(begun(refused(), false).await.is_err());
+        assert!(begun(refused(), true).await.is_err());
+        let cut = futures::stream::iter([Ok(Bytes::from_static(b"a")), Err(Status::internal("cut"))]);
+        assert_eq!(begun(cut.boxed(), false).await.unwrap().count().await, 2);
+    }
+
+    #[tokio::test]
+    async fn a_silent_log_is_followed() {
+        assert!(begun(futures::stream::pending().boxed(), true).await.is_ok());
     }
 
     #[test]
