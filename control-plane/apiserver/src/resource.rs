@@ -90,10 +90,9 @@ async fn collection(
     match verb {
         "list" => list::respond(server, call, kind, namespace).await,
         "watch" => watch::respond(server, call, kind, namespace).await,
+        // Over all namespaces objects can only be read: nobody means to empty every namespace at once.
+        _ if kind.namespaced && namespace.is_none() => Err(Status::method_not_allowed().into()),
         "deletecollection" => Ok(write::delete_collection(server, call, kind, namespace).await?),
-        "create" if kind.namespaced && namespace.is_none() => {
-            Err(Status::bad_request("an empty namespace may not be set during creation").into())
-        }
         "create" => Ok(write::create(server, call, kind, path.namespace()).await?),
         _ => Err(Status::method_not_allowed().into()),
     }
@@ -118,6 +117,11 @@ async fn object(
 /// Answers with one object, as it is now.
 pub(crate) async fn get(server: &ApiServer, call: &Call, place: Place<'_>) -> Result<Response<Body>, Status> {
     let renderer = Renderer::of(place.kind, call)?;
+    if call.query.get("resourceVersion").is_some() {
+        // What is read below is never older; a moment that is still to come is refused here.
+        let wanted = list::wanted(&call.query, false)?;
+        list::snapshot_at(server.resources().replica(), server.recent(), wanted).await?;
+    }
     let found = server
         .resources()
         .get(place.storage(), place.namespace, place.name)

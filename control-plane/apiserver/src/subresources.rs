@@ -129,7 +129,7 @@ pub(crate) async fn bind(
             .name
             .ok_or_else(|| Status::bad_request("target.name: Required value"))?,
     };
-    if !call.query.dry_run()? {
+    if !call.query.dry_run("CreateOptions")? {
         server
             .resources()
             .bind(vec![binding])
@@ -143,6 +143,11 @@ pub(crate) async fn bind(
 /// Deletes a pod on behalf of somebody who drains a node. There are no disruption budgets yet to ask first.
 async fn evict(server: &ApiServer, call: &mut Call, place: Place<'_>) -> Result<Response<Body>, Status> {
     let body: Eviction = decode::body(&call.read_json().await?)?;
+    if body.metadata.name.is_some_and(|name| name != place.name) {
+        return Err(Status::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
+    }
     let options = body
         .delete_options
         .map(|options| serde_json::to_vec(&options))

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Map, Value};
 
 use crate::auth::{AccountToken, Reference};
 use crate::body::Body;
@@ -33,7 +34,7 @@ pub(super) async fn create(
             "this server has no key to sign tokens with",
         )
     })?;
-    let mut request: TokenRequest = decode::body(&call.read_json().await?)?;
+    let mut request = requested(&call.read_json().await?)?;
     let account = server
         .resources()
         .get_typed::<ServiceAccount>(place.namespace, place.name)
@@ -76,6 +77,14 @@ pub(super) async fn create(
         StatusCode::CREATED,
         serde_json::to_vec(&request).map_err(Status::internal)?,
     ))
+}
+
+/// Reads the request. Clients written in Go send a `status` without a time, which no answer could have.
+fn requested(json: &[u8]) -> Result<TokenRequest, Status> {
+    let mut body: Map<String, Value> = decode::body(json)?;
+    body.remove("status");
+    let request = serde_json::from_value(Value::Object(body));
+    request.map_err(|error| Status::bad_request(format!("cannot read the request's body: {error}")))
 }
 
 /// The pod that the token is to live with; it must be the one that the client thinks of.

@@ -60,6 +60,10 @@ async fn paths_and_methods_that_are_not_there() {
         );
     }
     cluster.send(Method::PUT, PODS, &[], "{}").await.refused(405);
+    for method in [Method::DELETE, Method::POST] {
+        // Over all namespaces, objects can only be read.
+        cluster.send(method, "/api/v1/pods", &[], "").await.refused(405);
+    }
     cluster.send(Method::POST, "/version", &[], "").await.refused(405);
     cluster
         .send(Method::POST, &format!("{PODS}/a/log"), &[], "")
