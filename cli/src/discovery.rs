@@ -3,6 +3,7 @@
 mod parse;
 
 use anyhow::bail;
+use flotilla_report::report;
 
 use crate::client::{Cluster, RequestError};
 use crate::manifest::suggest::nearest;
@@ -101,7 +102,11 @@ impl Discovery {
                     Ok(list) => resources.extend(parse::resource_list(version, &list)),
                     // An extension server may be down; the other groups are still usable.
                     Err(error @ RequestError::Server(_)) => {
-                        tracing::warn!(path = version.path, %error, "cannot discover a group");
+                        tracing::warn!(
+                            path = version.path,
+                            error = report(&error),
+                            "cannot discover a group"
+                        );
                     }
                     Err(error) => return Err(error),
                 }

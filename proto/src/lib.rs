@@ -1,7 +1,12 @@
 //! The messages and services that servers, nodes and peers exchange over gRPC.
 //!
 //! Everything is generated from `flotilla/*.proto`; nothing is written here by hand.
-#![allow(missing_docs, clippy::all, unreachable_pub)]
+#![allow(
+    missing_docs,
+    clippy::all,
+    unreachable_pub,
+    reason = "generated code is as it is"
+)]
 
 /// Servers among themselves: consensus, forwarding, membership.
 pub mod peer {

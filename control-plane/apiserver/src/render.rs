@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use flotilla_api::{Kind, Object, Status};
+use flotilla_report::report;
 use flotilla_store::{Key, Revision, Stored};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use http::{Response, StatusCode};
@@ -170,7 +171,9 @@ impl Renderer {
 /// An object that cannot be read is told to the operator and left out of the answer.
 fn readable(key: &Key, decoded: Result<Box<dyn Object>, Status>) -> Option<Box<dyn Object>> {
     decoded
-        .inspect_err(|error| tracing::error!(object = %key, %error, "a stored object cannot be read"))
+        .inspect_err(
+            |error| tracing::error!(object = %key, error = report(error), "a stored object cannot be read"),
+        )
         .ok()
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use flotilla_api::selector::{FieldSelector, LabelSelector};
 use flotilla_api::{Kind, Status};
+use flotilla_report::report;
 use flotilla_store::Stored;
 use serde::Deserialize;
 
@@ -49,7 +50,7 @@ impl Selection {
         match storage.decode_stored(&stored.json) {
             Ok(object) => self.fields.matches(self.kind, &*self.kind.from_storage(object)),
             Err(error) => {
-                tracing::error!(object = %stored.key, %error, "a stored object cannot be read");
+                tracing::error!(object = %stored.key, error = report(&error), "a stored object cannot be read");
                 false
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_api::registry;
+use flotilla_report::report;
 use flotilla_resources::Resources;
 use flotilla_store::{Operation, Require, ResourceName, Stored, Transaction};
 use jiff::Timestamp;
@@ -57,7 +58,10 @@ pub(crate) async fn delete_expired(resources: &Resources, term: u64, ttl: Durati
             fence: Some(term),
         };
         if let Err(error) = resources.replica().propose(transaction).await {
-            tracing::warn!(%error, "expired events could not be deleted and stay for another while");
+            tracing::warn!(
+                error = report(&error),
+                "expired events could not be deleted and stay for another while"
+            );
             return;
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use flotilla_api::{Kind, registry};
 use flotilla_raft::{Replica, WatchError};
+use flotilla_report::report;
 use flotilla_store::{Change, Key, ResourceName, Revision, Stored};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -119,7 +120,7 @@ impl Follower {
             match self.follow_from(replica, start).await {
                 WatchError::Expired { .. } => {}
                 error => {
-                    tracing::debug!(%error, resource = %self.resource, "metadata is no longer followed");
+                    tracing::debug!(error = report(&error), resource = %self.resource, "metadata is no longer followed");
                     return;
                 }
             }

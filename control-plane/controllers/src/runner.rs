@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flotilla_api::{Reason, Status};
+use flotilla_report::report;
 use flotilla_store::Revision;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -246,7 +247,7 @@ fn note_failure(
         return;
     }
     counters.failures.fetch_add(1, Ordering::Relaxed);
-    tracing::warn!(controller, object = %key, %error, ?backoff, "a reconcile failed and comes again");
+    tracing::warn!(controller, object = %key, error = report(error), ?backoff, "a reconcile failed and comes again");
 }
 
 async fn sleep_until(due: Option<Instant>) {

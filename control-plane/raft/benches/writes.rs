@@ -1,10 +1,15 @@
 //! Writes per second of three replicas with real syncs, and what they cost when idle.
 //!
 //! Run with `cargo bench -p flotilla-raft`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints, and may fail as a test does"
+)]
 
 #[path = "../tests/cluster/harness.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod harness;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use flotilla_report::report;
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::Mutex;
@@ -130,13 +131,16 @@ fn plan(membership: &Membership, candidate: &Candidate) -> Result<Option<Step>, 
 }
 
 /// Why a candidate is not taken in by this replica.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum AddMemberError {
     /// Another replica leads.
+    #[error("another server leads")]
     NotLeader,
     /// Trying again may help.
+    #[error("{0}")]
     Unavailable(String),
     /// The cluster does not want it.
+    #[error("{0}")]
     Refused(String),
 }
 
@@ -195,7 +199,10 @@ impl Members {
         }
         tracing::info!(members = ?ready, "learners have caught up and become voters");
         if let Err(error) = self.change(ChangeMembers::AddVoterIds(ready), true).await {
-            tracing::warn!(?error, "a learner could not be made a voter; it is tried again");
+            tracing::warn!(
+                error = report(&error),
+                "a learner could not be made a voter; it is tried again"
+            );
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flotilla_proto::peer::TakeOverRequest;
 use flotilla_proto::peer::peer_server::PeerServer;
+use flotilla_report::report;
 use flotilla_store::{Outcome, ResourceName, Revision, Snapshot, Transaction};
 use openraft::error::{InitializeError, RaftError};
 use tokio::sync::watch;
@@ -215,12 +216,12 @@ impl Core {
     async fn stop(&self) {
         self.shared.closed.cancel();
         if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(%error, "the consensus task had ended badly");
+            tracing::warn!(error = report(&error), "the consensus task had ended badly");
         }
         let log = self.log.clone();
         let closed = tokio::task::spawn_blocking(move || log.close()).await;
         if let Err(error) = closed {
-            tracing::warn!(%error, "the log could not be closed in order");
+            tracing::warn!(error = report(&error), "the log could not be closed in order");
         }
         self.tracker.close();
     }
@@ -237,7 +238,7 @@ impl Drop for Core {
             let (raft, log) = (self.raft.clone(), self.log.clone());
             let stop = async move {
                 if let Err(error) = raft.shutdown().await {
-                    tracing::warn!(%error, "the consensus task had ended badly");
+                    tracing::warn!(error = report(&error), "the consensus task had ended badly");
                 }
                 log.close();
             };

@@ -8,6 +8,7 @@ use std::{
 
 use flotilla_api::registry;
 use flotilla_raft::{Replica, WatchError};
+use flotilla_report::report;
 use flotilla_store::{Change, Event, ResourceName, Revision, Stored};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -151,7 +152,7 @@ impl<T: TypedObject> Inner<T> {
                     tracing::info!(resource = %self.resource, "a cache fell behind and lists again");
                 }
                 error => {
-                    tracing::debug!(%error, resource = %self.resource, "a cache stops");
+                    tracing::debug!(error = report(&error), resource = %self.resource, "a cache stops");
                     return;
                 }
             }

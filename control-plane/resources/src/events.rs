@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use flotilla_api::{Status, registry};
+use flotilla_report::report;
 use flotilla_store::{Operation, Outcome, Require};
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
@@ -67,7 +68,7 @@ impl Resources {
     /// Takes an event down. Returns at once; when the queue is full the event is dropped, which is logged.
     pub fn record_event(&self, record: EventRecord) {
         if let Err(error) = self.events.try_send(record) {
-            tracing::warn!(%error, "an event was dropped");
+            tracing::warn!(error = report(&error), "an event was dropped");
         }
     }
 }
@@ -131,7 +132,11 @@ impl EventWriter {
                 taken = self.records.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { return },
             }
             if let Err(status) = self.write(&batch).await {
-                tracing::warn!(error = %status, events = batch.len(), "events could not be stored");
+                tracing::warn!(
+                    error = report(&status),
+                    events = batch.len(),
+                    "events could not be stored"
+                );
             }
         }
     }

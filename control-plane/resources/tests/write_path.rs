@@ -309,7 +309,10 @@ async fn repeated_events_are_counted() {
     let cache = Cache::<Event>::start(store.resources.replica(), &tracker, &shutdown);
     cache.synced().await;
     let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
-    cache.subscribe(move |event| drop(sender.send(event.object().count)));
+    cache.subscribe(move |event| {
+        // The receiver ends with the test.
+        let _ = sender.send(event.object().count);
+    });
     tracker.spawn(store.events.take().unwrap().run(shutdown.clone()));
     let record = EventRecord {
         regarding: ObjectReference {

@@ -1,5 +1,10 @@
 //! How long a placement takes: `cargo bench -p flotilla-scheduler` (nodes and pods may follow as numbers).
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used)]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and may fail as a test does"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

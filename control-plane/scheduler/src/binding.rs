@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use flotilla_api::Status;
+use flotilla_report::report;
 use flotilla_resources::{Binding, Cache, CacheEvent, Resources};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::mpsc;
@@ -230,7 +231,7 @@ impl Scheduler {
     /// Takes back what was assumed. The pod is tried again if it still needs a node.
     fn binding_failed(&mut self, pod: &Pod, node: &str, status: &Status) {
         let key = key(pod);
-        tracing::debug!(object = %format_args!("{}/{}", key.namespace, key.name), node, error = %status,
+        tracing::debug!(object = %format_args!("{}/{}", key.namespace, key.name), node, error = report(status),
             "a pod could not be bound");
         let now = self.pods.get(&key.namespace, &key.name);
         let bound_elsewhere = now.as_ref().is_some_and(|now| {

@@ -160,7 +160,10 @@ async fn write_condition(resources: &Resources, report: &Unplaced) {
         .modify::<Pod>(&report.namespace, &report.name, Part::Status, change)
         .await
     {
-        tracing::warn!(error = %status, "the condition of an unschedulable pod could not be written");
+        tracing::warn!(
+            error = flotilla_report::report(&status),
+            "the condition of an unschedulable pod could not be written"
+        );
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use flotilla_api::Status;
+use flotilla_report::report;
 use flotilla_resources::{Part, Resources};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -21,7 +22,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Writes the Lease, however often that takes. `resources` is fenced, so a former leader's attempt comes to nothing.
 pub(crate) async fn publish(resources: &Resources, leader: &str) {
     while let Err(status) = write(resources, leader).await {
-        tracing::debug!(error = %status, "the leader's lease cannot be written yet");
+        tracing::debug!(
+            error = report(&status),
+            "the leader's lease cannot be written yet"
+        );
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }

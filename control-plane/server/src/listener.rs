@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use axum::body::Body;
 use flotilla_apiserver::{ApiServer, Peer, User};
 use flotilla_pki::{GROUP_SERVERS, PeerIdentity};
+use flotilla_report::report;
 use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::service_fn};
@@ -58,7 +59,7 @@ pub(crate) async fn listen(
                     .spawn(async move { connection(stream, remote, acceptor, services, shutdown).await });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(error = report(&error), "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -78,7 +79,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%remote, %error, "a TLS handshake failed"),
+        Ok(Err(error)) => return tracing::debug!(%remote, error = report(&error), "a TLS handshake failed"),
         Err(_) => return tracing::debug!(%remote, "a TLS handshake took too long"),
     };
     let caller = Caller {
@@ -105,7 +106,7 @@ async fn connection(
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%remote, %error, "a connection ended with an error");
+        tracing::debug!(%remote, error = report(&*error), "a connection ended with an error");
     }
 }
 

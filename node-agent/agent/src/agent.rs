@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flotilla_images::Store;
 use flotilla_network::{Network, NodeConfig as NetworkConfig};
+use flotilla_report::report;
 use flotilla_runtime::Runtime;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -23,7 +24,6 @@ use crate::machine::{LocalMachine, Machine};
 use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
-use crate::report::report;
 use crate::session::{self, Conversations};
 use crate::worker::Surroundings;
 

@@ -10,10 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use flotilla_lifecycle::{History, References};
+use flotilla_report::report;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
 use serde::{Deserialize, Serialize};
-
-use crate::report::report;
 
 /// Everything about one pod that outlives the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use flotilla_proto::node::NodeConfig;
+use flotilla_report::report;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::checkpoint::write_private;
-use crate::report::report;
 
 /// What kubelet says while it has no network.
 const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady \

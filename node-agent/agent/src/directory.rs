@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use flotilla_report::report;
 use tokio::sync::watch;
 
 use crate::checkpoint::write_private;
-use crate::report::report;
 
 /// Addresses (`host:port`) of the servers.
 pub(crate) struct Directory {

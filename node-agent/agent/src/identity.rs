@@ -10,12 +10,12 @@ use flotilla_pki::{
 };
 use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{JoinRequest, RenewRequest, Role};
+use flotilla_report::report;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::directory::Directory;
-use crate::report::report;
 
 /// Makes the channel to a server from its address.
 pub(crate) type Connector = Arc<dyn Fn(&str) -> Channel + Send + Sync>;

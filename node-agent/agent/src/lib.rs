@@ -13,7 +13,6 @@ mod machine;
 mod node;
 mod outbox;
 mod pods;
-mod report;
 mod session;
 mod worker;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use flotilla_lifecycle::ContainerHistory;
 use flotilla_proto::node::{AgentMessage, LogChunk, LogRequest, agent_message::Kind};
+use flotilla_report::report;
 use flotilla_runtime::logs::{LogReader, ReadLogError, ReadOptions, path};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
@@ -15,7 +16,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::pods::{PodView, Pods};
-use crate::report::report;
 use crate::worker::Surroundings;
 
 /// Chunks that may be sent unasked, as the protocol has it.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use flotilla_lifecycle::{History, References};
 use flotilla_proto::node::{PodAssignment, PodRemoved, Reference};
+use flotilla_report::report;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checkpoint::Checkpoint;
-use crate::report::report;
 use crate::worker::{Surroundings, Worker};
 
 /// What a pod should be.

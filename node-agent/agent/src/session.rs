@@ -14,6 +14,7 @@ use flotilla_proto::node::{
     AgentMessage, Heartbeat, Hello, NodeConfig, NodeReport, NodeRoutes, ServerMessage, Subscribe,
     agent_message::Kind as Say, server_message::Kind as Heard,
 };
+use flotilla_report::report;
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -27,7 +28,6 @@ use crate::identity::Connector;
 use crate::logs::LogStreams;
 use crate::outbox::Outbox;
 use crate::pods::{AssignError, Pods};
-use crate::report::report;
 use crate::worker::Surroundings;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use flotilla_images::Image;
 use flotilla_lifecycle::{History, Notice, Plan, Quantities, Run, Sandbox, View, notices, plan};
 use flotilla_proto::node::NodeConfig;
+use flotilla_report::report;
 use flotilla_runtime::ContainerState;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
@@ -25,7 +26,6 @@ use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
-use crate::report::report;
 
 /// A state that the next step will change is told only if the step takes this long.
 const PASSING: Duration = Duration::from_millis(150);

@@ -1,6 +1,5 @@
 //! Errors of the agent's side, one enum per operation.
 
-use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -222,18 +221,4 @@ pub enum DestroySandboxError {
         /// The pod's uid.
         uid: String,
     },
-}
-
-/// An error with all of its causes, without repeating those that are only passed through.
-pub(crate) fn report(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.ends_with(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -10,12 +10,13 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::task::TaskTracker;
 
 use crate::cgroup::Cgroups;
-use crate::errors::{OpenRuntimeError, RunSandboxError, report};
+use crate::errors::{OpenRuntimeError, RunSandboxError};
 use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
 use crate::pod::Pod;
 use crate::sandbox::{self, Plan};
 use crate::spec::SandboxSpec;
 use crate::sys;
+use flotilla_report::report;
 
 /// Where the runtime keeps what.
 #[derive(Clone, Debug)]

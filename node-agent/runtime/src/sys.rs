@@ -1,5 +1,5 @@
 //! System calls that no library wraps safely. All `unsafe` of the workspace is here.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "it is gathered here, so that the rest has none")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 use std::fs::File;

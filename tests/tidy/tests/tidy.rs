@@ -98,6 +98,65 @@ fn every_task_has_an_owner() {
     }));
 }
 
+#[test]
+fn errors_reach_a_log_by_report_only() {
+    let banned = [
+        concat!("%err", "or,"),
+        concat!("?err", "or,"),
+        concat!("error =", " %"),
+        concat!("error =", " ?"),
+    ];
+    none(&complaints(|source| {
+        let logs = source.text.contains("tracing::");
+        lines_with(
+            source,
+            |line| logs && banned.iter().any(|banned| line.contains(banned)),
+            "the causes are lost: error = report(&error)",
+        )
+    }));
+}
+
+#[test]
+fn every_exception_has_a_reason() {
+    let opens = [concat!("[all", "ow("), concat!("[exp", "ect(")];
+    none(&complaints(|source| {
+        let text = &source.text;
+        let exceptions = opens
+            .iter()
+            .flat_map(|open| text.match_indices(open))
+            .filter(|(at, _)| text[..*at].ends_with(['#', '!']));
+        exceptions
+            .filter(|(at, _)| {
+                let end = text[*at..].find(")]").map_or(text.len(), |end| at + end);
+                !text[*at..end].contains("reason = ")
+            })
+            .map(|(at, open)| {
+                let line = text[..at].lines().count();
+                format!("{}:{line}: #{open}…)] without a reason", source.path.display())
+            })
+            .collect()
+    }));
+}
+
+#[test]
+fn nothing_is_named_after_nothing() {
+    let banned = [
+        "utils", "util", "helpers", "common", "misc", "manager", "managers", "core", "base",
+    ];
+    none(&complaints(|source| {
+        let parts = source.path.with_extension("");
+        let named = |part: &std::path::Component<'_>| banned.iter().any(|banned| part.as_os_str() == *banned);
+        parts
+            .components()
+            .filter(named)
+            .map(|part| {
+                let name = part.as_os_str().to_string_lossy().into_owned();
+                format!("{}: {name:?} says nothing", source.path.display())
+            })
+            .collect()
+    }));
+}
+
 /// The workspace's own crates and what each depends on, tests left out.
 fn arrows() -> Vec<(String, BTreeSet<String>)> {
     let output = Command::new(env!("CARGO"))

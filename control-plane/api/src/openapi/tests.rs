@@ -1,3 +1,5 @@
+//! Tests of the OpenAPI documents.
+
 use serde_json::Value;
 
 use super::*;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flotilla_report::report;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -57,7 +58,7 @@ impl ServiceAccountKeys {
         match decoded {
             Ok(data) => Some(data.claims),
             Err(error) => {
-                tracing::debug!(%error, "a bearer token was refused");
+                tracing::debug!(error = report(&error), "a bearer token was refused");
                 None
             }
         }

@@ -1,3 +1,5 @@
+//! Tests of the translation from protobuf.
+
 use serde_json::json;
 
 use super::*;

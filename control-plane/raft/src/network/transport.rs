@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{RaftMessage, SnapshotChunk};
+use flotilla_report::report;
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -157,7 +158,7 @@ fn send_chunks(snapshot: &SnapshotFile, header: Bytes, chunks: &mpsc::Sender<Sna
             Ok(read) => read,
             Err(error) => {
                 // The receiver notices that the file is not whole, and openraft tries again.
-                tracing::error!(%error, path = %snapshot.path.display(), "a snapshot cannot be read");
+                tracing::error!(error = report(&error), path = %snapshot.path.display(), "a snapshot cannot be read");
                 return;
             }
         };

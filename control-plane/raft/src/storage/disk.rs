@@ -186,7 +186,10 @@ impl Writer {
         let result = self.try_commit(batch, sync);
         result.map_err(|error| {
             let error: Arc<str> = format!("the log cannot be written: {error}").into();
-            tracing::error!(error = %error, "the disk failed; this replica acknowledges nothing any more");
+            tracing::error!(
+                reason = &*error,
+                "the disk failed; this replica acknowledges nothing any more"
+            );
             self.failed = Some(Arc::clone(&error));
             error
         })

@@ -1,5 +1,9 @@
 //! Three replicas in one process: what a client and an operator may rely on.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "tests may fail, and have names that say all"
+)]
 
 mod harness;
 

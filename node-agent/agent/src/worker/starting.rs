@@ -6,13 +6,13 @@ use flotilla_images::Image;
 use flotilla_lifecycle::{
     Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, check_non_root, container_limits, launch,
 };
+use flotilla_report::report;
 use flotilla_runtime::{Capabilities, ContainerSpec, Mount, StartContainerError, Started, User, logs};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
 use super::Worker;
 use super::steps::resources;
-use crate::report::report;
 
 /// Why a container's spec cannot be made.
 #[derive(Debug, thiserror::Error)]

@@ -6,11 +6,11 @@ use flotilla_images::Image;
 use flotilla_lifecycle::{
     CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
 };
+use flotilla_report::report;
 use flotilla_runtime::{Resources, SandboxSpec};
 use jiff::Timestamp;
 
 use super::Worker;
-use crate::report::report;
 
 const SIGKILL: i32 = 9;
 

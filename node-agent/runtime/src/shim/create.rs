@@ -13,7 +13,6 @@ use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
 use super::rootfs;
 use crate::cgroup::Cgroups;
-use crate::errors;
 use crate::layout::{Layout, SandboxRecord};
 use crate::protocol::StartFailure;
 use crate::spec::ContainerSpec;
@@ -55,7 +54,7 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
     } = creation;
     let paths = layout.container(&container.id);
     let failed = |error: &dyn Error| StartFailure::Create {
-        reason: errors::report(error),
+        reason: flotilla_report::report(error),
     };
     std::fs::create_dir_all(&paths.bundle).map_err(|error| failed(&error))?;
     let environment = rootfs::prepare(container, &paths)?;

@@ -1,3 +1,5 @@
+//! Tests of strategic merge patches.
+
 #![expect(clippy::needless_pass_by_value, reason = "tests hand over literals")]
 
 use serde_json::{Value, json};
