@@ -174,14 +174,14 @@ impl<T: KindType> Builder<T> {
         self
     }
 
-    /// The status, which only its own path writes.
+    /// The status, which only its own path writes. New objects have an empty one: clients may rely on its being there.
     pub(crate) fn status<S: Clone + Default + 'static>(
         mut self,
-        get: fn(&T) -> &S,
-        get_mut: fn(&mut T) -> &mut S,
+        get: fn(&T) -> &Option<S>,
+        get_mut: fn(&mut T) -> &mut Option<S>,
     ) -> Self {
         self.behaviour.status = Some(StatusAccess {
-            clear: Box::new(move |object| *get_mut(object) = S::default()),
+            clear: Box::new(move |object| *get_mut(object) = Some(S::default())),
             cleared_on_create: true,
             copy: Box::new(move |to, from| *get_mut(to) = get(from).clone()),
         });

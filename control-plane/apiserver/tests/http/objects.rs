@@ -16,6 +16,8 @@ async fn an_object_lives_from_create_to_delete() {
     assert_eq!(created["kind"], "ConfigMap");
     let uri = format!("{MAPS}/a");
     assert_eq!(cluster.get(&uri).await.expect(200), created);
+    let future = cluster.get(&format!("{uri}?resourceVersion=999999")).await;
+    assert!(future.refused(504).contains("Too large resource version"));
 
     let mut changed = created.clone();
     changed["data"]["a"] = "c".into();
@@ -65,6 +67,13 @@ async fn a_dry_run_changes_nothing() {
     let uri = format!("{DEPLOYMENTS}?dryRun=All");
     let created = cluster.create(&uri, deployment("web")).await;
     assert_eq!(created["spec"]["progressDeadlineSeconds"], 600);
+    assert_eq!(created["status"], json!({}));
+    // `create --dry-run=server -o yaml` can be piped into `create`.
+    assert_eq!(created["metadata"]["resourceVersion"], json!(null));
+    let elsewhere = "/apis/apps/v1/namespaces/nowhere/deployments?dryRun=All";
+    let body = deployment("web").to_string();
+    let answer = cluster.send(Method::POST, elsewhere, &[], &body).await;
+    assert_eq!(answer.refused(404), "namespaces \"nowhere\" not found");
     assert_eq!(cluster.replica.snapshot().revision(), before);
 }
 
@@ -85,6 +94,14 @@ async fn every_patch_language_works() {
         "demo:v2"
     );
     assert_eq!(patched["metadata"]["generation"], 2);
+
+    let moved = json!({"metadata": {"namespace": "other"}});
+    cluster.merge(&uri, moved).await.refused(400);
+    let forced = cluster.merge(&format!("{uri}?force=true"), json!({})).await;
+    assert_eq!(
+        forced.refused(422),
+        "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"
+    );
 
     let merged = cluster
         .merge(&uri, json!({"spec": {"replicas": 5}}))
@@ -160,17 +177,29 @@ async fn a_bound_pod_goes_after_its_grace_and_others_at_once() {
         .expect(200);
     assert_eq!(pending["kind"], "Pod");
     assert_eq!(pending["metadata"]["deletionGracePeriodSeconds"], 30);
-    let gone = cluster
-        .send(Method::POST, &format!("{PODS}/b/eviction"), &[], "{}")
-        .await;
+    let uri = format!("{PODS}/b/eviction");
+    let other = r#"{"metadata": {"name": "a"}}"#;
+    cluster.send(Method::POST, &uri, &[], other).await.refused(400);
+    let gone = cluster.send(Method::POST, &uri, &[], "{}").await;
     assert_eq!(gone.expect(201)["status"], "Success");
     cluster.get(&format!("{PODS}/b")).await.refused(404);
+    cluster.create(PODS, pod("c")).await;
+    let uri = format!("{PODS}/c");
+    let gone = cluster.send(Method::DELETE, &uri, &[], "").await.expect(200);
+    assert_eq!(gone["kind"], "Pod");
 }
 
 #[tokio::test]
 async fn logs_are_streamed_until_they_fail() {
     let cluster = Cluster::start().await;
     cluster.create(PODS, pod("a")).await;
+    let unassigned = cluster.get(&format!("{PODS}/a/log")).await;
+    assert_eq!((unassigned.code, unassigned.text.as_str()), (200, ""));
+    cluster
+        .create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
+        .await;
+    let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n1"}});
+    cluster.create(&format!("{PODS}/a/binding"), binding).await;
     let answer = cluster.get(&format!("{PODS}/a/log?tailLines=3")).await;
     assert_eq!((answer.code, answer.text.as_str()), (200, "a tail=Some(3)\n"));
     cluster.get(&format!("{PODS}/b/log")).await.refused(404);
@@ -184,7 +213,9 @@ async fn a_token_lets_its_account_in_until_the_account_goes() {
         .create(accounts, json!({"metadata": {"name": "robot"}}))
         .await;
     let uri = format!("{accounts}/robot/token");
-    let answer = cluster.create(&uri, json!({"spec": {"audiences": []}})).await;
+    // kubectl sends the time of a status that it does not know yet as null.
+    let request = json!({"spec": {"audiences": []}, "status": {"token": "", "expirationTimestamp": null}});
+    let answer = cluster.create(&uri, request).await;
     let bearer = format!("Bearer {}", answer["status"]["token"].as_str().unwrap());
     let whoami = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let ask = async || {

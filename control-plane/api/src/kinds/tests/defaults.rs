@@ -151,6 +151,7 @@ status: {replicas: 3}
                   schedulerName: default-scheduler
                   securityContext: {}
                   terminationGracePeriodSeconds: 30
+            status: {}
         "#]],
     );
 }
@@ -197,6 +198,8 @@ spec:
                   schedulerName: default-scheduler
                   securityContext: {}
                   terminationGracePeriodSeconds: 30
+            status:
+              replicas: 0
         "#]],
     );
 }
@@ -375,6 +378,8 @@ spec:
                   serviceAccount: robot
                   serviceAccountName: robot
                   terminationGracePeriodSeconds: 30
+            status:
+              replicas: 0
         "#]],
     );
 }
