@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -140,6 +141,15 @@ impl Stream {
     }
 }
 
+/// Logs may hold secrets, so not everybody may read them; kubelet gives the same rights.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path)
+}
+
 /// A file that is put aside as `.1`, then `.2`, when it has grown enough.
 struct RotatingFile {
     path: PathBuf,
@@ -153,7 +163,7 @@ impl RotatingFile {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = open_to_append(path)?;
         let size = file.metadata()?.len();
         Ok(RotatingFile {
             path: path.to_owned(),
@@ -182,7 +192,7 @@ impl RotatingFile {
             fs::rename(part(&self.path, number), part(&self.path, number + 1)).ok();
         }
         fs::rename(&self.path, part(&self.path, 1))?;
-        self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        self.file = open_to_append(&self.path)?;
         self.size = 0;
         Ok(())
     }
