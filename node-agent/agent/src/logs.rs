@@ -10,7 +10,7 @@ use flotilla_proto::node::{AgentMessage, LogChunk, LogRequest, agent_message::Ki
 use flotilla_report::report;
 use flotilla_runtime::logs::{LogReader, ReadLogError, ReadOptions, path};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, PodStatus};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -206,9 +206,12 @@ fn attempt(request: &LogRequest, past: &ContainerHistory, status: &PodStatus) ->
     let (container, pod) = (request.container.clone(), request.pod_name.clone());
     let newest = past.attempts.checked_sub(1);
     if request.previous {
-        return newest
-            .and_then(|newest| newest.checked_sub(1))
-            .ok_or(LogError::NoPrevious { container, pod });
+        // While the container waits to be started again, the newest run is the one before.
+        let previous = match waiting(status, &container) {
+            Some(_) => newest,
+            None => newest.and_then(|newest| newest.checked_sub(1)),
+        };
+        return previous.ok_or(LogError::NoPrevious { container, pod });
     }
     newest.ok_or_else(|| {
         let reason = waiting_reason(status, &container);
@@ -220,16 +223,22 @@ fn attempt(request: &LogRequest, past: &ContainerHistory, status: &PodStatus) ->
     })
 }
 
-fn waiting_reason(status: &PodStatus, container: &str) -> String {
-    let all = status
+/// What the container's status says while it waits.
+fn waiting<'a>(status: &'a PodStatus, container: &str) -> Option<&'a ContainerStateWaiting> {
+    let mut all = status
         .init_container_statuses
         .iter()
         .chain(&status.container_statuses)
         .flatten();
-    let found = all.into_iter().find(|status| status.name == container);
-    let waiting = found.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
-    match waiting.unwrap_or("ContainerCreating") {
-        "ErrImagePull" | "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
+    let found = all.find(|status| status.name == container)?;
+    found.state.as_ref()?.waiting.as_ref()
+}
+
+fn waiting_reason(status: &PodStatus, container: &str) -> String {
+    let reason = waiting(status, container).and_then(|waiting| waiting.reason.as_deref());
+    match reason.unwrap_or("ContainerCreating") {
+        "ErrImagePull" => "image can't be pulled".to_owned(),
+        "ImagePullBackOff" => "trying and failing to pull image".to_owned(),
         reason => reason.to_owned(),
     }
 }
@@ -248,5 +257,69 @@ fn options(request: &LogRequest) -> ReadOptions {
             .and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok()),
         limit_bytes: unsigned(request.limit_bytes),
         timestamps: request.timestamps,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The attempt whose log is found, or why there is none.
+    #[track_caller]
+    fn check(attempts: u32, state: &str, previous: bool, expected: &str) {
+        let state: serde_json::Value = serde_json::from_str(state).unwrap();
+        let status = serde_json::json!({"containerStatuses": [
+            {"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state},
+        ]});
+        let status: PodStatus = serde_json::from_value(status).unwrap();
+        let past = ContainerHistory {
+            attempts,
+            ..ContainerHistory::default()
+        };
+        let request = LogRequest {
+            container: "a".to_owned(),
+            pod_name: "web".to_owned(),
+            previous,
+            ..LogRequest::default()
+        };
+        let found = match attempt(&request, &past, &status) {
+            Ok(attempt) => attempt.to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    const BACK_OFF: &str = r#"{"waiting": {"reason": "CrashLoopBackOff"}}"#;
+    const RUNNING: &str = r#"{"running": {}}"#;
+
+    #[test]
+    fn a_container_that_waits_for_its_next_run_shows_the_last_one_as_previous() {
+        check(3, BACK_OFF, true, "2");
+        check(3, BACK_OFF, false, "2");
+        check(3, RUNNING, true, "1");
+        check(3, RUNNING, false, "2");
+        check(
+            1,
+            RUNNING,
+            true,
+            r#"previous terminated container "a" in pod "web" not found"#,
+        );
+    }
+
+    #[test]
+    fn a_log_that_has_not_begun_says_why() {
+        let pull = r#"{"waiting": {"reason": "ImagePullBackOff"}}"#;
+        check(
+            0,
+            pull,
+            false,
+            r#"container "a" in pod "web" is waiting to start: trying and failing to pull image"#,
+        );
+        check(
+            0,
+            "{}",
+            false,
+            r#"container "a" in pod "web" is waiting to start: ContainerCreating"#,
+        );
     }
 }
