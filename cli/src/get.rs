@@ -353,6 +353,20 @@ fn explain_one(error: &RequestError) -> String {
     }
 }
 
+/// Names all objects of the kind that the labels let through.
+pub(crate) async fn find_names(
+    cluster: &Cluster,
+    target: &mut Target,
+    labels: Option<&str>,
+) -> anyhow::Result<()> {
+    let objects = fetch_all(cluster, target, labels).await?;
+    let names = objects
+        .iter()
+        .filter_map(|object| object["metadata"]["name"].as_str());
+    target.names.extend(names.map(str::to_owned));
+    Ok(())
+}
+
 /// Reads what a `TYPE NAME` word pair names, for verbs that need exactly that.
 pub(crate) async fn fetch_all(
     cluster: &Cluster,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::GlobalOptions;
 use crate::client::{Cluster, PatchType};
 use crate::discovery::Discovery;
-use crate::output::error::{AlreadyReported, explain};
+use crate::output::error::Failures;
 use crate::output::{self, name};
 use crate::selection::{Target, select};
 
@@ -54,23 +54,16 @@ pub(crate) async fn run(arguments: Arguments, kind: Kind, global: &GlobalOptions
     let words: Vec<String> = words.into_iter().cloned().collect();
     let cluster = Cluster::connect(global).await?;
     let discovery = Discovery::load(&cluster).await?;
-    let mut failed = false;
+    let mut failures = Failures::default();
     for target in select(&discovery, &words)?.targets {
         if target.names.is_empty() && !arguments.all && arguments.selector.is_none() {
             bail!("name the objects, or give -l or --all");
         }
         for object in crate::get::fetch_all(&cluster, &target, arguments.selector.as_deref()).await? {
-            if let Err(error) = change(&arguments, kind, &cluster, &target, &object, &changes).await {
-                failed = true;
-                output::error_line(explain(&error));
-            }
+            failures.note(change(&arguments, kind, &cluster, &target, &object, &changes).await);
         }
     }
-    if failed {
-        Err(AlreadyReported.into())
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 /// New values by key; null removes.

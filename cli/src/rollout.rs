@@ -11,7 +11,7 @@ use crate::GlobalOptions;
 use crate::client::{Cluster, PatchType};
 use crate::discovery::Discovery;
 use crate::manifest::{self, FileOptions};
-use crate::output::error::{AlreadyReported, explain};
+use crate::output::error::Failures;
 use crate::output::{self, name};
 use crate::selection::{Target, select};
 
@@ -71,12 +71,7 @@ impl Subjects {
         }
         for mut target in select(discovery, &self.words)?.targets {
             if target.names.is_empty() {
-                let objects = crate::get::fetch_all(cluster, &target, self.selector.as_deref()).await?;
-                target.names.extend(
-                    objects
-                        .iter()
-                        .filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned)),
-                );
+                crate::get::find_names(cluster, &mut target, self.selector.as_deref()).await?;
             }
             targets.push(target);
         }
@@ -96,7 +91,7 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
         Action::Undo(arguments) => &arguments.subjects,
         Action::Restart(subjects) | Action::Pause(subjects) | Action::Resume(subjects) => subjects,
     };
-    let mut failed = false;
+    let mut failures = Failures::default();
     for target in subjects.targets(&mut cluster, &discovery).await? {
         if !HAVE_ROLLOUTS.contains(&target.resource.kind.as_str()) {
             bail!(
@@ -105,17 +100,10 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
             );
         }
         for name in &target.names {
-            if let Err(error) = act(&arguments.action, &cluster, &target, name).await {
-                failed = true;
-                output::error_line(explain(&error));
-            }
+            failures.note(act(&arguments.action, &cluster, &target, name).await);
         }
     }
-    if failed {
-        Err(AlreadyReported.into())
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 async fn act(action: &Action, cluster: &Cluster, target: &Target, name: &str) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::GlobalOptions;
 use crate::client::{Cluster, PatchType};
 use crate::discovery::Discovery;
-use crate::output::error::{AlreadyReported, explain};
+use crate::output::error::Failures;
 use crate::output::{self, name};
 use crate::selection::{Target, select};
 
@@ -34,34 +34,19 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow::Result<()> {
     let cluster = Cluster::connect(global).await?;
     let discovery = Discovery::load(&cluster).await?;
-    let mut failed = false;
+    let mut failures = Failures::default();
     for mut target in select(&discovery, &arguments.words)?.targets {
         if target.names.is_empty() {
             if !arguments.all && arguments.selector.is_none() {
                 bail!("resource(s) were provided, but no name was specified: name them, or give -l or --all");
             }
-            let objects = crate::get::fetch_all(&cluster, &target, arguments.selector.as_deref()).await?;
-            target.names.extend(
-                objects
-                    .iter()
-                    .filter_map(|object| object["metadata"]["name"].as_str().map(str::to_owned)),
-            );
+            crate::get::find_names(&cluster, &mut target, arguments.selector.as_deref()).await?;
         }
         for name in &target.names {
-            match scale(&arguments, &cluster, &target, name).await {
-                Ok(()) => output::line(format!("{} scaled", name::slashed(&target.resource, name))),
-                Err(error) => {
-                    failed = true;
-                    output::error_line(explain(&error));
-                }
-            }
+            failures.note(scale(&arguments, &cluster, &target, name).await);
         }
     }
-    if failed {
-        Err(AlreadyReported.into())
-    } else {
-        Ok(())
-    }
+    failures.end()
 }
 
 async fn scale(arguments: &Arguments, cluster: &Cluster, target: &Target, name: &str) -> anyhow::Result<()> {
@@ -79,5 +64,6 @@ async fn scale(arguments: &Arguments, cluster: &Cluster, target: &Target, name: 
         patch["metadata"] = json!({"resourceVersion": current["metadata"]["resourceVersion"]});
     }
     cluster.patch(&path, PatchType::Merge, &patch).await?;
+    output::line(format!("{} scaled", name::slashed(&target.resource, name)));
     Ok(())
 }

@@ -9,6 +9,33 @@ use crate::client::RequestError;
 #[error("some of the objects failed")]
 pub(crate) struct AlreadyReported;
 
+/// What failed of a command that goes on with the next object: each failure is told at once, and the command fails at
+/// its end.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    any: bool,
+}
+
+impl Failures {
+    /// Tells the failure, if it is one; what succeeded otherwise.
+    pub(crate) fn note<T>(&mut self, outcome: anyhow::Result<T>) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                self.any = true;
+                print(error);
+            })
+            .ok()
+    }
+
+    /// Fails if anything did.
+    pub(crate) fn end(self) -> anyhow::Result<()> {
+        if self.any {
+            return Err(AlreadyReported.into());
+        }
+        Ok(())
+    }
+}
+
 /// Prints an error and its causes.
 pub(crate) fn print(error: &anyhow::Error) {
     if !error.is::<AlreadyReported>() {
