@@ -130,6 +130,7 @@ fn make(
     }
     let admin = wait_for_file(place, &first.name, "admin.kubeconfig", options.limit)?;
     write_kubeconfig(place, &admin, state.port)?;
+    copy_tokens(&place.data(&first.name), &place.folder())?;
     let nodes = state.nodes.iter().map(|node| node.name.clone()).collect();
     wait(&Ready {
         kubeconfig: &place.kubeconfig(),
@@ -143,6 +144,27 @@ pub(crate) fn create_switch(place: &Place) -> Result<(), LocalError> {
     node::mount_run(place)?;
     node::create_switch_namespace(place)?;
     switch::create(place)
+}
+
+/// What a node needs to join.
+const TOKENS: [&str; 2] = ["join-token", "agent-join-token"];
+
+/// Nodes find the tokens with the first server; the cluster keeps a copy, in case that server's disk is lost.
+fn copy_tokens(from: &Path, to: &Path) -> Result<(), LocalError> {
+    TOKENS.iter().try_for_each(|token| {
+        let path = from.join(token);
+        fs::copy(&path, to.join(token)).map(drop).at("copy", &path)
+    })
+}
+
+/// Makes ready for a first server that has lost its disk to join the others.
+pub(crate) fn replace_lost_disk(place: &Place, state: &State, node: &Node) -> Result<(), LocalError> {
+    let data = place.data(&node.name);
+    if state.nodes.first() != Some(node) || !node.lost_its_disk(place) {
+        return Ok(());
+    }
+    fs::create_dir_all(&data).at("create", &data)?;
+    copy_tokens(&place.folder(), &data)
 }
 
 /// Everything of a machine but its power: namespaces, network, cgroups, a disk.

@@ -1,6 +1,6 @@
 //! Takes nodes away and brings them back.
 
-use crate::cluster::{create_machine, create_switch};
+use crate::cluster::{create_machine, create_switch, replace_lost_disk};
 use crate::node::{Process, has_namespaces, release_namespaces};
 use crate::partition::filter_again;
 use crate::place::need_root;
@@ -58,6 +58,7 @@ pub fn start(place: &Place, node: &str) -> Result<(), LocalError> {
     if !has_namespaces(place, &node.name) {
         create_machine(place, node)?;
     }
+    replace_lost_disk(place, &state, node)?;
     start_node(place, &node.name)
 }
 

@@ -123,9 +123,15 @@ impl Node {
                 words.extend(["--toleration-seconds".to_owned(), seconds.to_string()]);
             }
         }
-        let Some(first) = state.servers().next().filter(|first| first.name != self.name) else {
-            return words;
+        let mut servers = state.servers();
+        let Some(first) = servers.next() else { return words };
+        let joined = if first.name == self.name {
+            // The founder would found another cluster.
+            servers.next().filter(|_| self.lost_its_disk(place))
+        } else {
+            Some(first)
         };
+        let Some(joined) = joined else { return words };
         let file = match self.role {
             Role::Server => "join-token",
             Role::Agent => "agent-join-token",
@@ -133,7 +139,7 @@ impl Node {
         let token = place.data(&first.name).join(file).display().to_string();
         words.extend(["--token-file".to_owned(), token]);
         match self.role {
-            Role::Server => words.extend(["--join".to_owned(), endpoint(first)]),
+            Role::Server => words.extend(["--join".to_owned(), endpoint(joined)]),
             Role::Agent => {
                 words.extend(
                     state
@@ -143,6 +149,13 @@ impl Node {
             }
         }
         words
+    }
+
+    /// The cluster was ready once, but this server's data folder is empty.
+    pub(crate) fn lost_its_disk(&self, place: &Place) -> bool {
+        self.role == Role::Server
+            && place.kubeconfig().exists()
+            && !place.data(&self.name).join("pki/member.json").exists()
     }
 }
 
@@ -163,6 +176,31 @@ mod tests {
             role,
             address: Ipv4Addr::new(10, 89, 0, end),
         }
+    }
+
+    #[test]
+    fn a_first_server_without_its_disk_joins_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new("c", Some(dir.path())).unwrap();
+        let first = node("server-1", Role::Server, 11);
+        let state = State {
+            executable: "/flotilla".into(),
+            port: 1,
+            toleration_seconds: None,
+            nodes: vec![first.clone(), node("server-2", Role::Server, 12)],
+            partition: vec![],
+        };
+        let joins = || {
+            let words = first.arguments(&state, &place);
+            words.join(" ").ends_with("--join 10.89.0.12:6443")
+        };
+        let pki = place.data("server-1").join("pki");
+        fs::create_dir_all(&pki).unwrap();
+        assert!(!joins(), "it founds the cluster");
+        fs::write(place.kubeconfig(), "{}").unwrap();
+        assert!(joins());
+        fs::write(pki.join("member.json"), "{}").unwrap();
+        assert!(!joins(), "it is a member");
     }
 
     #[test]
