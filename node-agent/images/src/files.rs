@@ -26,9 +26,11 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 }
 
 /// Replaces a file as a whole: readers see the old bytes or the new ones, also after a power cut.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+///
+/// What a killed process leaves half written stays in `scratch`, a folder of the same file system.
+pub(crate) fn write_atomically(scratch: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(folder).at("create a file in", folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(scratch).at("create a file in", scratch)?;
     file.write_all(bytes).at("write", file.path())?;
     file.as_file().sync_data().at("sync", file.path())?;
     file.persist(path)
@@ -83,4 +85,25 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// The hexadecimal part of a `sha256:` digest.
 pub(crate) fn hex_of(digest: &str) -> &str {
     digest.strip_prefix("sha256:").unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_written_is_never_beside_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (scratch, folder) = (dir.path().join("scratch"), dir.path().join("holds"));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a");
+        assert!(
+            write_atomically(&scratch, &path, b"1").is_err(),
+            "there is no scratch folder"
+        );
+        fs::create_dir_all(&scratch).unwrap();
+        write_atomically(&scratch, &path, b"1").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"1");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+    }
 }

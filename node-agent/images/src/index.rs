@@ -58,7 +58,8 @@ impl Index {
             path: path.to_owned(),
             source: source.into(),
         })?;
-        write_atomically(path, &bytes)
+        // Not in the scratch folder, which may be emptied while only the index is locked.
+        write_atomically(path.parent().unwrap_or(path), path, &bytes)
     }
 
     /// Id of the image that a normal reference or an id names.

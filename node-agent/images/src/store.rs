@@ -214,7 +214,8 @@ impl Store {
                 .layers
                 .iter()
                 .filter_map(|layer| layer.file_name()?.to_str());
-            write_atomically(&path, names.collect::<Vec<_>>().join("\n").as_bytes())?;
+            let layers = names.collect::<Vec<_>>().join("\n");
+            write_atomically(&self.scratch_dir(), &path, layers.as_bytes())?;
         }
         Ok(image)
     }
@@ -323,6 +324,7 @@ impl Store {
             .and_then(|file| Ok(syncfs(file)?))
             .at("sync", &fresh)?;
         write_atomically(
+            &scratch,
             &self.root.join("sizes").join(hex_of(diff_id)),
             bytes.to_string().as_bytes(),
         )?;
@@ -340,7 +342,7 @@ impl Store {
     /// Names an image whose layers are in place. *Assumes* the shared lock.
     pub(crate) fn record(&self, image: NewImage<'_>) -> Result<(), StoreError> {
         let id = sha256(image.config);
-        write_atomically(&self.blob(&id), image.config)?;
+        write_atomically(&self.scratch_dir(), &self.blob(&id), image.config)?;
         let sizes = image.layers.iter().map(|layer| {
             let path = self.root.join("sizes").join(hex_of(layer));
             fs::read_to_string(path)
