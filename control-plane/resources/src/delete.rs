@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use flotilla_api::{Kind, Object, Status};
 use flotilla_store::Stored;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{Resources, WriteOptions, create::now, propose::Change, resources::key};
@@ -64,6 +65,7 @@ impl Resources {
         let changed = self
             .change(kind, &key(kind, namespace, name), &write, |current| {
                 let object = kind.decode_stored(&current.json)?;
+                check_mortal(kind, &*object)?;
                 check_preconditions(kind, &*object, current, options)?;
                 Ok(deletion(kind, object, options, &now()))
             })
@@ -72,6 +74,17 @@ impl Resources {
             true => Deleted::Gone(changed.into_object()),
             false => Deleted::Pending(changed.into_object()),
         })
+    }
+}
+
+/// Namespaces that every cluster has, as Kubernetes' own admission keeps them.
+const NAMESPACES_KEPT: [&str; 3] = ["default", "kube-public", "kube-system"];
+
+fn check_mortal(kind: &Kind, object: &dyn Object) -> Result<(), Status> {
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    match object.as_any().is::<Namespace>() && NAMESPACES_KEPT.contains(&name) {
+        true => Err(Status::forbidden(kind, name, "this namespace may not be deleted")),
+        false => Ok(()),
     }
 }
 

@@ -111,13 +111,37 @@ async fn nothing_is_created_where_there_is_no_namespace_or_one_that_ends() {
         said(store.resources.create_typed(lost).await),
         "NotFound: namespaces \"nowhere\" not found"
     );
+    let ending = Namespace {
+        metadata: ObjectMeta {
+            name: Some("ending".into()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    store.resources.create_typed(ending).await.unwrap();
     store
         .resources
-        .delete_typed::<Namespace>("", "default", &DeleteOptions::default())
+        .delete_typed::<Namespace>("", "ending", &DeleteOptions::default())
         .await
         .unwrap();
-    let refused = said(store.resources.create_typed(config("c", "1")).await);
+    let mut late = config("c", "1");
+    late.metadata.namespace = Some("ending".into());
+    let refused = said(store.resources.create_typed(late).await);
     assert!(refused.contains("because it is being terminated"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_namespaces_that_every_cluster_has_cannot_be_deleted() {
+    let store = store().await;
+    let options = DeleteOptions::default();
+    let refused = store
+        .resources
+        .delete_typed::<Namespace>("", "default", &options)
+        .await;
+    assert_eq!(
+        said(refused),
+        "Forbidden: namespaces \"default\" is forbidden: this namespace may not be deleted"
+    );
 }
 
 #[tokio::test]
