@@ -25,6 +25,10 @@ use crate::{
     },
 };
 
+/// The token with which servers join, and agents may.
+const SERVERS_TOKEN_FILE: &str = "join-token";
+/// The token with which only agents join.
+const AGENTS_TOKEN_FILE: &str = "agent-join-token";
 /// How long requests that are under way at shutdown may still take.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -242,19 +246,21 @@ async fn open_replica(options: &Options, material: &Material) -> Result<Replica,
 /// Becomes a member: of the cluster that is joined, of the one that was left at the last stop, or of a new one.
 async fn enter(options: &Options, resources: &Resources, material: &Material) -> Result<(), ServerError> {
     let replica = resources.replica();
-    if replica.is_initialized() {
-        return announce(options, replica).await;
-    }
-    match &options.join {
-        Some(join) => Ok(replica.join(std::slice::from_ref(&join.server)).await?),
-        None => {
+    match (&options.join, replica.is_initialized()) {
+        (_, true) => announce(options, replica).await?,
+        (Some(join), false) => replica.join(std::slice::from_ref(&join.server)).await?,
+        (None, false) => {
             replica.bootstrap().await?;
             let mut leadership = replica.leadership();
             // The sender lives as long as the replica.
             let _ = leadership.wait_for(|now| now.is_self).await;
-            store_first_objects(options, resources, material).await
         }
     }
+    // Also after a start that was cut short between the two.
+    if options.join.is_none() && !options.data_dir.join(SERVERS_TOKEN_FILE).exists() {
+        store_first_objects(options, resources, material).await?;
+    }
+    Ok(())
 }
 
 /// Tells the others where this server is now, if that changed.
@@ -265,7 +271,9 @@ async fn announce(options: &Options, replica: &Replica) -> Result<(), ServerErro
         return Ok(());
     }
     let others = members.iter().filter(|member| member.name != options.name);
-    let others: Vec<String> = others.map(|member| member.address.clone()).collect();
+    let others = others.map(|member| member.address.clone());
+    // The only server of a cluster tells itself.
+    let others: Vec<String> = others.chain([options.advertised()]).collect();
     Ok(replica.join(&others).await?)
 }
 
@@ -289,7 +297,7 @@ async fn store_first_objects(
         _ => {}
     }
     // The token for servers is written last: where it is, the other is as well.
-    for (file, servers) in [("agent-join-token", false), ("join-token", true)] {
+    for (file, servers) in [(AGENTS_TOKEN_FILE, false), (SERVERS_TOKEN_FILE, true)] {
         let token = JoinToken::generate(material.ca.fingerprint());
         resources
             .create_typed(token_record(&token, servers))

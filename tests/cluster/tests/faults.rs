@@ -251,3 +251,14 @@ fn an_agent_goes_on_when_the_server_that_it_joined_is_lost() {
     );
     cluster.ready_pods("app=later", 1, LIMIT);
 }
+
+#[test]
+fn a_first_start_that_was_cut_short_is_finished_by_the_next() {
+    let cluster = Cluster::up(1, 0);
+    let token = cluster.folder().join(cluster.name()).join("server-1/join-token");
+    cluster.local(&["kill", "server-1"]);
+    // As if the power had gone after the store was made and before anybody could join.
+    std::fs::remove_file(&token).unwrap();
+    cluster.local(&["start", "server-1"]);
+    eventually("there is a join token", LIMIT, || token.exists().then_some(()));
+}
