@@ -34,7 +34,7 @@ impl Resources {
     /// not keep the others from being bound, nor does a node that is gone.
     pub async fn bind(&self, bindings: Vec<Binding>) -> Vec<Result<(), Status>> {
         let kind = registry().of::<Pod>();
-        let snapshot = self.replica.snapshot();
+        let snapshot = self.snapshot_with(kind, &bindings).await;
         let mut answers: Vec<Result<(), Status>> = bindings.iter().map(|_| Ok(())).collect();
         let mut pending: Vec<(usize, Operation)> = Vec::with_capacity(bindings.len());
         for (index, binding) in bindings.iter().enumerate() {
@@ -79,6 +79,22 @@ impl Resources {
             }
         }
         answers
+    }
+}
+
+impl Resources {
+    /// The local state if it has all the pods; else, unless there is no leader to ask, the newest one.
+    async fn snapshot_with(&self, kind: &'static Kind, bindings: &[Binding]) -> Snapshot {
+        let snapshot = self.replica.snapshot();
+        let knows = |binding: &Binding| {
+            snapshot
+                .get(&key(kind, &binding.namespace, &binding.name))
+                .is_some()
+        };
+        if bindings.iter().all(knows) {
+            return snapshot;
+        }
+        self.read().await.unwrap_or(snapshot)
     }
 }
 
