@@ -96,6 +96,11 @@ impl Resources {
         }
     }
 
+    /// The term that every proposal is bound to.
+    pub fn term(&self) -> Option<u64> {
+        self.fence
+    }
+
     /// The store underneath.
     pub fn replica(&self) -> &Replica {
         &self.replica

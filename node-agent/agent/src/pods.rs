@@ -1,6 +1,6 @@
 //! All pods of this node: one worker each, fed by the session with the leading server.
 //!
-//! Only the session that began the newest sync is listened to; what an older one still says is ignored.
+//! Only the session that began the newest sync of the newest term is listened to; what an older one still says is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -61,6 +61,8 @@ struct Inner {
     workers: BTreeMap<String, Entry>,
     /// The session that is listened to.
     source: Option<u64>,
+    /// The newest term in which a server has led.
+    term: u64,
     /// Uids seen since the sync began.
     syncing: Option<BTreeSet<String>>,
 }
@@ -106,8 +108,14 @@ impl Pods {
     }
 
     /// What follows on this session until [`Pods::end_sync`] is everything.
-    pub(crate) fn begin_sync(&self, session: u64) {
+    ///
+    /// A server that has been deposed may not know it yet and sync later than its successor: the newer term counts.
+    pub(crate) fn begin_sync(&self, session: u64, term: u64) {
         let mut inner = self.lock();
+        if term < inner.term {
+            return;
+        }
+        inner.term = term;
         inner.source = Some(session);
         inner.syncing = Some(BTreeSet::new());
     }

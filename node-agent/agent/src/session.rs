@@ -227,7 +227,7 @@ impl Session<'_> {
         match message.kind {
             Some(Heard::Welcome(welcome)) => self.leader(welcome.is_leader, &welcome.servers).await?,
             Some(Heard::Leader(leader)) => self.leader(leader.is_leader, &leader.servers).await?,
-            Some(Heard::SyncBegin(_)) => pods.begin_sync(self.number),
+            Some(Heard::SyncBegin(begin)) => pods.begin_sync(self.number, begin.term),
             Some(Heard::Pod(assignment)) => pods.assign(self.number, assignment)?,
             Some(Heard::SyncEnd(_)) => {
                 self.is_synced = pods.end_sync(self.number);

@@ -110,7 +110,8 @@ impl Subscription {
 
     async fn send_all(&mut self, outbox: &Outbox) -> Result<(), Gone> {
         send(outbox, Said::Routes(self.routes())).await?;
-        send(outbox, Said::SyncBegin(SyncBegin {})).await?;
+        let term = self.assignments.resources.term().unwrap_or_default();
+        send(outbox, Said::SyncBegin(SyncBegin { term })).await?;
         for place in self.assignments.pods_on(&self.node) {
             self.send_pod(outbox, place).await?;
         }

@@ -63,6 +63,10 @@ impl Talk {
     }
 
     async fn sync(&mut self, pods: &[&str]) {
+        self.sync_in_term(0, pods).await;
+    }
+
+    async fn sync_in_term(&mut self, term: u64, pods: &[&str]) {
         while !matches!(self.hear().await, Said::Subscribe(_)) {}
         let config = NodeConfig {
             pod_cidr: "10.42.1.0/24".to_owned(),
@@ -71,7 +75,7 @@ impl Talk {
             cluster_domain: "cluster.local".to_owned(),
         };
         self.say(Say::Config(config)).await;
-        self.say(Say::SyncBegin(SyncBegin {})).await;
+        self.say(Say::SyncBegin(SyncBegin { term })).await;
         for pod in pods {
             self.assign(pod).await;
         }
@@ -598,6 +602,38 @@ async fn reports_that_were_not_acknowledged_go_to_the_next_leader() {
                 .count(),
             1
         );
+        agent.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deposed_leader_that_syncs_late_is_not_listened_to() {
+    limited(async {
+        let (bench, mut first, mut second) =
+            (Bench::new(), TestServer::start().await, TestServer::start().await);
+        let agent = bench.agent(&[&first, &second]).await;
+        let (mut old, mut new) = (first.talk().await, second.talk().await);
+        for talk in [&mut old, &mut new] {
+            assert!(matches!(talk.hear().await, Said::Hello(_)));
+            talk.say(Say::Welcome(Welcome {
+                is_leader: true,
+                ..Welcome::default()
+            }))
+            .await;
+        }
+        new.sync_in_term(2, &[]).await;
+        new.until(|line| line == "node").await;
+        old.sync_in_term(1, &[]).await;
+        // Its answer to this shows that the agent has heard all of it.
+        old.say(Say::Leader(Leader {
+            is_leader: true,
+            ..Leader::default()
+        }))
+        .await;
+        while !matches!(old.hear().await, Said::Subscribe(_)) {}
+        new.assign(&web()).await;
+        new.until(|line| line == RUNNING).await;
         agent.stop().await;
     })
     .await;
