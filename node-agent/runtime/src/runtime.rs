@@ -18,6 +18,10 @@ use crate::spec::SandboxSpec;
 use crate::sys;
 use flotilla_report::report;
 
+/// The folder in `run_dir` that is mounted on itself, so that a shim can shed all pods' mounts at once. One of our
+/// own: `run_dir` may be a mount point already, and shedding that would uncover the folder below it.
+const SANDBOXES: &str = "pods";
+
 /// Where the runtime keeps what.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -56,9 +60,10 @@ impl Runtime {
         // Links are resolved: the shim has to find in its mount table what it is told.
         let options = Options {
             state_dir: canonical(&options.state_dir)?,
-            run_dir: canonical(&options.run_dir)?,
+            run_dir: canonical(&options.run_dir)?.join(SANDBOXES),
             ..options
         };
+        prepare_folder(&options.run_dir).map_err(|source| folder_error(&options.run_dir, source))?;
         mount_privately(&options.run_dir).map_err(|source| folder_error(&options.run_dir, source))?;
         let executable =
             sys::open_sealed(&options.executable).map_err(|source| OpenRuntimeError::Executable {

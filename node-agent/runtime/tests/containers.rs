@@ -36,6 +36,33 @@ async fn a_container_runs_logs_and_ends_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_folder_that_is_a_mount_covers_what_is_below_it() {
+    let node = Node::new();
+    let run_dir = node.dir.path().join("mounted");
+    std::fs::create_dir(&run_dir).unwrap();
+    let below = std::fs::File::open(&run_dir).unwrap();
+    nix::mount::mount(
+        Some("run"),
+        &run_dir,
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let runtime = node.runtime_at(run_dir.clone());
+    let pod = runtime.run_sandbox(node.sandbox("p")).await.unwrap();
+    let (exit, _) = node
+        .run(&pod, node.container(&pod, "say", &["helper", "say", "a", "b"]))
+        .await;
+    assert_eq!(exit.code, 0);
+    let uncovered = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&below));
+    assert_eq!(std::fs::read_dir(uncovered).unwrap().count(), 0);
+    pod.destroy().await.unwrap();
+    runtime.close().unwrap();
+    nix::mount::umount2(&run_dir, nix::mount::MntFlags::MNT_DETACH).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containers_of_a_pod_share_localhost_and_host_name() {
     let node = Node::new();
     let pod = node.pod("p").await;

@@ -115,4 +115,11 @@ fn down_leaves_nothing_behind() {
     let left: Vec<_> = fs::read_dir(cluster.folder()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(links(()), before);
+    // Nodes keep their sandboxes in a /run of their own.
+    let run = fs::read_dir("/run/flotilla").into_iter().flatten().flatten();
+    let foreign: Vec<_> = run
+        .map(|entry| entry.file_name())
+        .filter(|name| name != "local")
+        .collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
 }

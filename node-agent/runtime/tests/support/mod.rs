@@ -58,6 +58,11 @@ impl Node {
         open(self.dir.path(), &self.cgroup)
     }
 
+    /// A runtime that keeps its sandboxes elsewhere.
+    pub(crate) fn runtime_at(&self, run_dir: PathBuf) -> Runtime {
+        open_with_run_dir(self.dir.path(), run_dir, &self.cgroup)
+    }
+
     pub(crate) async fn pod(&self, uid: &str) -> Pod {
         self.runtime.run_sandbox(self.sandbox(uid)).await.unwrap()
     }
@@ -107,7 +112,7 @@ impl Node {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let dir = self.dir.path();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let run_dir = dir.join("run");
+        let run_dir = dir.join("run/pods");
         let below = format!("{}/", run_dir.display());
         let mut found: Vec<String> = mounts
             .lines()
@@ -188,9 +193,13 @@ fn kill_process(pid: &str) {
 }
 
 fn open(dir: &Path, cgroup: &str) -> Runtime {
+    open_with_run_dir(dir, dir.join("run"), cgroup)
+}
+
+fn open_with_run_dir(dir: &Path, run_dir: PathBuf, cgroup: &str) -> Runtime {
     Runtime::new(Options {
         state_dir: dir.join("state"),
-        run_dir: dir.join("run"),
+        run_dir,
         cgroup_parent: cgroup.to_owned(),
         executable: PathBuf::from(HELPER),
     })
