@@ -123,3 +123,11 @@ fn down_leaves_nothing_behind() {
         .collect();
     assert!(foreign.is_empty(), "{foreign:?}");
 }
+
+#[test]
+fn a_cluster_is_ready_every_time() {
+    // An agent may open its session at any moment of its server's election.
+    for _ in 0..20 {
+        drop(Cluster::up(1, 0));
+    }
+}

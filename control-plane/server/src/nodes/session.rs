@@ -9,7 +9,6 @@ use flotilla_proto::node::{
     AgentMessage, Hello, Leader, Refused, Welcome, agent_message::Kind as Heard, server_message::Kind as Said,
 };
 use flotilla_raft::Leadership;
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
@@ -58,6 +57,9 @@ async fn talk(
     );
     nodes.inner.liveness.note(node);
     let mut leadership = nodes.inner.resources.replica().leadership();
+    let mut leading = nodes.inner.leading.clone();
+    // Whatever changes after this is told as well: a leader becomes ready to hand out pods a moment after it is elected.
+    leading.mark_unchanged();
     let now = leadership.borrow_and_update().clone();
     send(outbox, Said::Welcome(nodes.welcome(&now))).await?;
     let mut conversation = Conversation {
@@ -78,6 +80,11 @@ async fn talk(
             changed = leadership.changed() => {
                 changed.map_err(|_| Status::unavailable("the server is shutting down"))?;
                 let now = leadership.borrow_and_update().clone();
+                conversation.tell_leader(&now).await?;
+            }
+            changed = leading.changed() => {
+                changed.map_err(|_| Status::unavailable("the server is shutting down"))?;
+                let now = leadership.borrow().clone();
                 conversation.tell_leader(&now).await?;
             }
             () = conversation.subscription_ended() => {
@@ -128,10 +135,15 @@ impl Nodes {
     fn welcome(&self, leadership: &Leadership) -> Welcome {
         Welcome {
             server_id: self.material().member.id.to_string(),
-            is_leader: self.assignments().is_some(),
+            is_leader: self.hands_out_pods(leadership),
             leader_address: leader_address(leadership),
             servers: server_addresses(leadership),
         }
+    }
+
+    /// Whether this server leads and is ready to hand out pods.
+    fn hands_out_pods(&self, leadership: &Leadership) -> bool {
+        leadership.is_self && self.assignments().is_some()
     }
 
     fn assignments(&self) -> Option<Arc<Assignments>> {
@@ -273,24 +285,10 @@ impl Conversation<'_> {
 
     async fn tell_leader(&self, leadership: &Leadership) -> Result<(), Status> {
         let message = Leader {
-            is_leader: self.leads(leadership).await,
+            is_leader: self.nodes.hands_out_pods(leadership),
             leader_address: leader_address(leadership),
             servers: server_addresses(leadership),
         };
         send(self.outbox, Said::Leader(message)).await
-    }
-
-    /// Whether this server leads and is ready to hand out pods; if it is about to, waits for it.
-    async fn leads(&self, leadership: &Leadership) -> bool {
-        if !leadership.is_self {
-            return false;
-        }
-        let mut leading: watch::Receiver<_> = self.nodes.inner.leading.clone();
-        let mut own = self.nodes.inner.resources.replica().leadership();
-        // Dropping the loser is harmless: both only wait.
-        tokio::select! {
-            ready = leading.wait_for(Option::is_some) => ready.is_ok(),
-            lost = own.wait_for(|now| !now.is_self) => lost.is_err(),
-        }
     }
 }
