@@ -165,6 +165,37 @@ impl Cluster {
         ])
     }
 
+    /// Imports an image of `deploy/images/build` (busybox, nginx, redis or postgres) on every node.
+    pub fn import_image(&self, name: &str) {
+        let archive = image_archive(name);
+        let archive = archive.to_str().expect("the tree's path is text");
+        let status = self.status();
+        let nodes = status["nodes"].as_array().expect("the status lists nodes");
+        for node in nodes {
+            let node = node["name"].as_str().expect("nodes have names");
+            self.image(node, &["import", archive]);
+        }
+    }
+
+    /// `flotilla image WORDS…` on one node; its output.
+    pub fn image(&self, node: &str, words: &[&str]) -> String {
+        let data = self.data_dir(node);
+        let mut all = vec![
+            "image",
+            "--data-dir",
+            data.to_str().expect("the folder's path is text"),
+        ];
+        all.extend(words);
+        self.flotilla(&all)
+    }
+
+    /// The data folder of a node's agent.
+    pub fn data_dir(&self, node: &str) -> PathBuf {
+        let folder = self.folder().join(&self.name).join(node);
+        let of_server = folder.join("agent");
+        if of_server.is_dir() { of_server } else { folder }
+    }
+
     /// The node whose server leads, as the servers themselves say.
     pub fn leader(&self) -> String {
         eventually("the status names the leader", Duration::from_secs(10), || {
@@ -274,6 +305,17 @@ pub fn flotilla_binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+/// An image archive that `deploy/images/build` makes.
+pub fn image_archive(name: &str) -> PathBuf {
+    let archive = root().join("target/images").join(name).with_extension("tar");
+    assert!(
+        archive.exists(),
+        "{} is not there: deploy/images/build makes it",
+        archive.display()
+    );
+    archive
 }
 
 /// Every kubectl there is: Debian's, which `deploy/test` fetches, and one in the `PATH`.
