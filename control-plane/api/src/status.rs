@@ -69,6 +69,32 @@ pub enum Reason {
 }
 
 impl Reason {
+    const ALL: [Self; 18] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::Conflict,
+        Self::Invalid,
+        Self::Gone,
+        Self::Expired,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::UnsupportedMediaType,
+        Self::RequestEntityTooLarge,
+        Self::TooManyRequests,
+        Self::Timeout,
+        Self::ServerTimeout,
+        Self::ServiceUnavailable,
+        Self::InternalError,
+    ];
+
+    /// The reason with this spelling.
+    pub fn parse(spelling: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == spelling)
+    }
+
     /// The spelling in `status.reason`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The conversations with node agents: joining, sessions, pods out, statuses in, logs.
+//! The conversations with node agents: joining, sessions, pods out, statuses in, logs, streams.
 //!
 //! Every agent holds a session with every server. Heartbeats land in this server's memory ([`liveness`]); pods travel
 //! only on the session with the leader ([`assignments`]); log requests go over whichever server was asked
@@ -11,6 +11,7 @@ mod logs;
 mod registration;
 mod reports;
 mod session;
+mod streams;
 mod subscription;
 
 use std::{
@@ -20,8 +21,8 @@ use std::{
 
 use flotilla_pki::PeerIdentity;
 use flotilla_proto::node::{
-    AgentMessage, JoinRequest, JoinResponse, RenewRequest, RenewResponse, ServerMessage, nodes_server,
-    server_message::Kind as Said,
+    AgentMessage, JoinRequest, JoinResponse, RenewRequest, RenewResponse, ServerMessage, StreamFrame,
+    nodes_server, server_message::Kind as Said,
 };
 use flotilla_resources::Resources;
 use tokio::sync::{mpsc, watch};
@@ -33,6 +34,7 @@ pub(crate) use assignments::Assignments;
 pub(crate) use join::{TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, USAGE_SERVERS, token_secret_name};
 pub(crate) use liveness::Liveness;
 use logs::LogStreams;
+use streams::Openings;
 
 use crate::material::Material;
 
@@ -55,6 +57,7 @@ struct Inner {
     leading: watch::Receiver<Option<Arc<Assignments>>>,
     sessions: Mutex<HashMap<String, Session>>,
     logs: LogStreams,
+    openings: Openings,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -81,6 +84,7 @@ impl Nodes {
             leading,
             sessions: Mutex::default(),
             logs: LogStreams::default(),
+            openings: Openings::default(),
             tracker: TaskTracker::new(),
             shutdown,
         };
@@ -133,6 +137,17 @@ impl nodes_server::Nodes for Nodes {
             .tracker
             .spawn(async move { session::converse(nodes, node, messages, outbox).await });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type StreamStream = streams::Frames;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let node = node_name(&request)?;
+        let frames = self.accept_stream(&node, request.into_inner()).await?;
+        Ok(Response::new(frames))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
 use crate::session::{self, Conversations};
+use crate::streams::Streams;
 use crate::worker::Surroundings;
 
 /// Between looks at memory, disk and images.
@@ -240,6 +241,13 @@ impl Assembly {
         let (node, node_rx) = watch::channel(bytes::Bytes::new());
         let watcher = watcher.first(&node);
         self.tracker.spawn(watcher.run(node, shutdown.child_token()));
+        let streams = Streams::new(
+            connectors.clone(),
+            self.surroundings.clone(),
+            self.pods.clone(),
+            self.tracker.clone(),
+            shutdown.child_token(),
+        );
         let conversations = Arc::new(Conversations {
             node_name: self.host.name.clone(),
             connectors,
@@ -249,6 +257,7 @@ impl Assembly {
             cluster: self.cluster.clone(),
             node: node_rx,
             tracker: self.tracker.clone(),
+            streams,
         });
         session::run(conversations, shutdown).await;
         self.drain().await;

@@ -14,6 +14,7 @@ mod node;
 mod outbox;
 mod pods;
 mod session;
+mod streams;
 mod worker;
 
 pub use agent::{Agent, NewAgentError, Options, RunAgentError};

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod port;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,8 +18,11 @@ use flotilla_runtime::{
     ContainerSpec, ContainerState, DestroySandboxError, KillContainerError, Pod as SandboxHandle,
     RemoveContainerError, RunSandboxError, Runtime, SandboxSpec, ShimError, StartContainerError, Started,
 };
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use port::ConnectPortError;
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +87,8 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn observe(&self, uid: &str) -> Option<Observation>;
     /// Changes when a container ended or the sandbox died.
     fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>>;
+    /// A connection to a port inside the pod.
+    async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError>;
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError>;
 }
@@ -241,6 +247,22 @@ impl Machine for LocalMachine {
 
     fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>> {
         Some(self.sandbox(uid)?.exits())
+    }
+
+    async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError> {
+        let sandbox = self.sandbox(uid).ok_or(ConnectPortError::NoSandbox)?;
+        let netns = sandbox.netns();
+        let connected = tokio::task::spawn_blocking(move || port::connect(&netns, port)).await;
+        let refused = |source| ConnectPortError::Connect { port, source };
+        let connection = connected
+            .map_err(|_| ConnectPortError::Cancelled)?
+            .map_err(refused)?;
+        // Small writes of interactive protocols must not wait for acknowledgements.
+        let connection = connection
+            .set_nodelay(true)
+            .and_then(|()| connection.set_nonblocking(true))
+            .map(|()| connection);
+        connection.and_then(TcpStream::from_std).map_err(refused)
     }
 
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {

@@ -28,6 +28,7 @@ use crate::identity::Connector;
 use crate::logs::LogStreams;
 use crate::outbox::Outbox;
 use crate::pods::{AssignError, Pods};
+use crate::streams::Streams;
 use crate::worker::Surroundings;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -71,6 +72,7 @@ pub(crate) struct Conversations {
     /// The Node object as JSON.
     pub(crate) node: watch::Receiver<bytes::Bytes>,
     pub(crate) tracker: TaskTracker,
+    pub(crate) streams: Arc<Streams>,
 }
 
 /// Keeps one conversation with every server that is known.
@@ -153,6 +155,7 @@ async fn talk(
     let mut node = shared.node.clone();
     let mut session = Session {
         shared,
+        address,
         number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         out,
         is_subscribed: false,
@@ -195,6 +198,7 @@ async fn talk(
 
 struct Session<'a> {
     shared: &'a Conversations,
+    address: &'a str,
     number: u64,
     out: mpsc::Sender<AgentMessage>,
     is_subscribed: bool,
@@ -245,6 +249,7 @@ impl Session<'_> {
                     .open(request, pods, self.shared.surroundings.clone(), self.out.clone());
             }
             Some(Heard::LogMore(more)) => self.logs.grant(more.request, more.chunks),
+            Some(Heard::OpenStream(wanted)) => self.shared.streams.open(self.address, wanted),
             Some(Heard::LogCancel(cancel)) => self.logs.cancel(cancel.request),
             Some(Heard::Refused(refused)) => {
                 tracing::info!(reason = refused.reason, "a server refuses to hand out pods");

@@ -130,6 +130,7 @@ impl Nodes {
         }
         drop(sessions);
         self.inner.logs.end_session(number);
+        self.inner.openings.end_session(number);
     }
 
     fn welcome(&self, leadership: &Leadership) -> Welcome {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
-    Ack, AgentMessage, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig, PodAssignment, PodRemoved,
-    Reference, RenewRequest, RenewResponse, ServerMessage, SyncBegin, SyncEnd, Welcome,
-    agent_message::Kind as Said, server_message::Kind as Say,
+    Ack, AgentMessage, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig, OpenStream, PodAssignment,
+    PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd,
+    Welcome, agent_message::Kind as Said, server_message::Kind as Say,
 };
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::PodStatus;
@@ -157,9 +157,16 @@ fn summary(status: &PodStatus) -> String {
     )
 }
 
-/// Hands each conversation to the test.
+/// One end of a stream that an agent has opened.
+struct Tunnel {
+    down: mpsc::Sender<Result<StreamFrame, Status>>,
+    up: Streaming<StreamFrame>,
+}
+
+/// Hands each conversation and each stream to the test.
 struct FakeServer {
     talks: mpsc::Sender<Talk>,
+    streams: mpsc::Sender<Tunnel>,
 }
 
 #[tonic::async_trait]
@@ -189,12 +196,28 @@ impl Nodes for FakeServer {
             .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(answers)))
     }
+
+    type StreamStream = ReceiverStream<Result<StreamFrame, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<StreamFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let (down, answers) = mpsc::channel(16);
+        let up = request.into_inner();
+        self.streams
+            .send(Tunnel { down, up })
+            .await
+            .map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
 }
 
 /// A server on its own port, and the conversations that agents begin with it.
 struct TestServer {
     address: String,
     talks: mpsc::Receiver<Talk>,
+    streams: mpsc::Receiver<Tunnel>,
     tracker: TaskTracker,
 }
 
@@ -203,8 +226,9 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (talks, talks_rx) = mpsc::channel(4);
+        let (streams, streams_rx) = mpsc::channel(4);
         let tracker = TaskTracker::new();
-        let service = NodesServer::new(FakeServer { talks });
+        let service = NodesServer::new(FakeServer { talks, streams });
         tracker.spawn(
             Server::builder()
                 .add_service(service)
@@ -213,6 +237,7 @@ impl TestServer {
         Self {
             address,
             talks: talks_rx,
+            streams: streams_rx,
             tracker,
         }
     }
@@ -734,4 +759,87 @@ fn ready(node_json: &[u8]) -> String {
         .find(|condition| condition.type_ == "Ready")
         .unwrap();
     format!("{} {}", ready.status, ready.reason.unwrap())
+}
+
+impl TestServer {
+    /// Asks the agent for a port of pod `web`; what it dials back with, after its first frame.
+    async fn forward(&mut self, talk: &Talk, uid: &str, port: u16) -> (Tunnel, StreamFrame) {
+        let request = flotilla_tunnel::request::PortForwardRequest {
+            target: flotilla_tunnel::request::Target {
+                pod: "web".to_owned(),
+                uid: uid.to_owned(),
+                ..Default::default()
+            },
+            port,
+        };
+        talk.say(Say::OpenStream(OpenStream {
+            stream_id: "id".to_owned(),
+            kind: flotilla_tunnel::request::PORT_FORWARD.to_owned(),
+            request_json: serde_json::to_vec(&request).unwrap().into(),
+        }))
+        .await;
+        let mut tunnel = self.streams.recv().await.unwrap();
+        let first = tunnel.up.message().await.unwrap().unwrap();
+        assert_eq!(first.stream_id, "id");
+        (tunnel, first)
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_forwarded_and_each_direction_ends_by_itself() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        talk.lead(&[&web()]).await;
+        talk.until(|line| line == RUNNING).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (mut tunnel, first) = server.forward(&talk, "uid-web", port).await;
+        assert_eq!(first.refusal, None);
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let ask = StreamFrame {
+            data: "ask".into(),
+            close: true,
+            ..StreamFrame::default()
+        };
+        tunnel.down.send(Ok(ask)).await.unwrap();
+        let mut asked = String::new();
+        connection.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(asked, "ask");
+        connection.write_all(b"answer").await.unwrap();
+        drop(connection);
+        let answer = tunnel.up.message().await.unwrap().unwrap();
+        assert_eq!(answer.data, "answer");
+        assert!(tunnel.up.message().await.unwrap().unwrap().close);
+        drop(tunnel.down);
+        assert_eq!(tunnel.up.message().await.unwrap(), None);
+        agent.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_had_is_refused_with_the_reason() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        talk.lead(&[&web()]).await;
+        talk.until(|line| line == RUNNING).await;
+        let (_, first) = server.forward(&talk, "uid-other", 1).await;
+        let refusal = first.refusal.unwrap();
+        assert_eq!(
+            (refusal.reason.as_str(), refusal.message.as_str()),
+            ("NotFound", "pod \"web\" is not on this node")
+        );
+        let (_, first) = server.forward(&talk, "uid-web", 1).await;
+        let message = first.refusal.unwrap().message;
+        let expected =
+            "error forwarding port 1 to pod web: nothing accepts connections on 127.0.0.1:1 or [::1]:1";
+        assert!(message.starts_with(expected), "{message}");
+        agent.stop().await;
+    })
+    .await;
 }

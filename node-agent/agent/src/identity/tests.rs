@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use flotilla_pki::{ClusterCa, Subject, server_tls};
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
-use flotilla_proto::node::{AgentMessage, JoinResponse, RenewResponse, ServerMessage};
+use flotilla_proto::node::{AgentMessage, JoinResponse, RenewResponse, ServerMessage, StreamFrame};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -54,6 +54,15 @@ impl Nodes for Authority {
         &self,
         _: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    type StreamStream = ReceiverStream<Result<StreamFrame, Status>>;
+
+    async fn stream(
+        &self,
+        _: Request<Streaming<StreamFrame>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 }

@@ -13,9 +13,10 @@ use flotilla_runtime::{
     StartContainerError, Started,
 };
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{FindImageError, Machine, MakeSandboxError, Observation, RemoveSandboxError};
+use super::{ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation, RemoveSandboxError};
 
 /// Images that exist; all others do not.
 pub(crate) const IMAGE: &str = "demo:v1";
@@ -211,6 +212,16 @@ impl Machine for FakeMachine {
             .sandboxes
             .contains_key(uid)
             .then(|| self.changes.subscribe())
+    }
+
+    /// Every pod has the ports of this machine.
+    async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError> {
+        if !self.lock().sandboxes.contains_key(uid) {
+            return Err(ConnectPortError::NoSandbox);
+        }
+        TcpStream::connect(("127.0.0.1", port))
+            .await
+            .map_err(|source| ConnectPortError::Connect { port, source })
     }
 
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {
