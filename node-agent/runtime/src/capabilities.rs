@@ -65,7 +65,7 @@ const DEFAULTS: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
-/// The full names (`CAP_…`) that a container gets, of those in `available` (a bit mask by number).
+/// The capabilities that a container gets of those in `available`, both bit masks by number.
 ///
 /// `devices_are_filtered` tells whether the cgroup refuses device nodes; without that, `MKNOD` is not given
 /// by default.
@@ -73,7 +73,7 @@ pub(crate) fn granted(
     wanted: &Capabilities,
     available: u64,
     devices_are_filtered: bool,
-) -> Result<Vec<String>, String> {
+) -> Result<u64, String> {
     let add = wanted
         .add
         .iter()
@@ -88,17 +88,25 @@ pub(crate) fn granted(
         list.iter()
             .any(|choice| matches!(choice, Choice::All) || matches!(choice, Choice::One(one) if *one == name))
     };
-    let names = NAMES.iter().enumerate().filter(|(number, name)| {
+    let granted = NAMES.iter().enumerate().filter(|(_, name)| {
         let default = DEFAULTS.contains(name) && (devices_are_filtered || **name != "MKNOD");
         let dropped = contains(&drop, name);
         // A name that is both added and dropped is added, unless only "ALL" adds it: as containerd has it.
         let named = add
             .iter()
             .any(|choice| matches!(choice, Choice::One(one) if one == *name));
-        let granted = named || ((default || contains(&add, name)) && !dropped);
-        granted && available >> number & 1 == 1
+        named || ((default || contains(&add, name)) && !dropped)
     });
-    Ok(names.map(|(_, name)| format!("CAP_{name}")).collect())
+    Ok(granted.fold(0, |mask, (number, _)| mask | 1 << number) & available)
+}
+
+/// The full names (`CAP_…`) of a bit mask.
+pub(crate) fn names(mask: u64) -> Vec<String> {
+    let held = NAMES
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| mask >> number & 1 == 1);
+    held.map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
 enum Choice {
@@ -132,14 +140,13 @@ pub(crate) fn bounding_set() -> u64 {
 mod tests {
     use super::*;
 
-    fn names(add: &[&str], drop: &[&str], available: u64) -> String {
+    fn granted_names(add: &[&str], drop: &[&str], available: u64) -> String {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let wanted = Capabilities {
             add: list(add),
             drop: list(drop),
         };
-        granted(&wanted, available, true)
-            .unwrap()
+        names(granted(&wanted, available, true).unwrap())
             .join(" ")
             .replace("CAP_", "")
     }
@@ -147,21 +154,21 @@ mod tests {
     #[test]
     fn dropping_all_leaves_what_is_added() {
         assert_eq!(
-            names(&["NET_BIND_SERVICE"], &["ALL"], u64::MAX),
+            granted_names(&["NET_BIND_SERVICE"], &["ALL"], u64::MAX),
             "NET_BIND_SERVICE"
         );
-        assert_eq!(names(&[], &["ALL"], u64::MAX), "");
+        assert_eq!(granted_names(&[], &["ALL"], u64::MAX), "");
     }
 
     #[test]
     fn single_names_change_the_defaults() {
-        let names = names(&["CAP_SYS_TIME"], &["chown"], u64::MAX);
+        let names = granted_names(&["CAP_SYS_TIME"], &["chown"], u64::MAX);
         assert!(names.contains("SYS_TIME") && !names.contains("CHOWN") && names.contains("KILL"));
     }
 
     #[test]
     fn nothing_is_granted_that_the_node_lacks() {
-        assert_eq!(names(&["ALL"], &[], 0b11), "CHOWN DAC_OVERRIDE");
+        assert_eq!(granted_names(&["ALL"], &[], 0b11), "CHOWN DAC_OVERRIDE");
     }
 
     #[test]

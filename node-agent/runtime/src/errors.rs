@@ -222,3 +222,65 @@ pub enum DestroySandboxError {
         uid: String,
     },
 }
+
+/// A program cannot be run in a container, or its streams cannot be attached to. The messages are shown to users.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The pod has no such container.
+    #[error("container {id} is not known")]
+    Unknown {
+        /// The container's id.
+        id: String,
+    },
+    /// It has ended.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// The container's id.
+        id: String,
+    },
+    /// There is no such program, or it cannot be executed.
+    #[error(transparent)]
+    Command(StartContainerError),
+    /// Anything else in the way.
+    #[error("cannot exec in container {id}: {reason}")]
+    Enter {
+        /// The container's id.
+        id: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// The streams that came cannot be used.
+    #[error("cannot use the streams of container {id}")]
+    Streams {
+        /// The container's id.
+        id: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The shim cannot do it, or has ended since.
+    #[error("cannot reach container {id}")]
+    Shim {
+        /// The container's id.
+        id: String,
+        /// Why.
+        source: ShimError,
+    },
+}
+
+impl ExecError {
+    /// The exit code that a shell would give: 127 for an unknown command, 126 for one that cannot be executed.
+    /// `None` when no program is to blame.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Command(error) => Some(error.exit_code()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn from_failure(id: String, failure: StartContainerError) -> ExecError {
+        match failure {
+            StartContainerError::Create { reason } => Self::Enter { id, reason },
+            other => Self::Command(other),
+        }
+    }
+}

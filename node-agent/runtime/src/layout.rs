@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{ContainerState, SandboxSpec};
+use crate::spec::{ContainerState, SandboxSpec, User};
 
 /// What the next agent, and the shim, need to know about a sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +27,21 @@ pub(crate) struct ContainerRecord {
     pub(crate) state: ContainerState,
     /// Start time of the process in clock ticks since boot: tells it from a later one with its pid.
     pub(crate) start_ticks: u64,
+}
+
+/// How programs run in a container, its own and those executed later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessRecord {
+    /// The whole environment.
+    pub(crate) env: Vec<String>,
+    /// The working directory, absolute.
+    pub(crate) cwd: String,
+    /// Who runs them.
+    pub(crate) user: User,
+    /// Capabilities as a bit mask by number.
+    pub(crate) capabilities: u64,
+    /// Whether `no_new_privs` is set.
+    pub(crate) no_new_privileges: bool,
 }
 
 /// The folders of one sandbox.
@@ -109,6 +124,16 @@ impl ContainerPaths {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.bundle.join("config.json")
+    }
+
+    /// How programs run in it.
+    pub(crate) fn process(&self) -> PathBuf {
+        self.bundle.join("process.json")
+    }
+
+    /// The socket over which its terminal comes.
+    pub(crate) fn console_name() -> &'static str {
+        "console.sock"
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {

@@ -9,7 +9,9 @@ mod capabilities;
 mod cgroup;
 mod connection;
 mod containers;
+mod descriptors;
 mod errors;
+mod exec;
 mod layout;
 pub mod logs;
 mod overlay;
@@ -22,12 +24,14 @@ mod spec;
 mod sys;
 
 pub use errors::{
-    DestroySandboxError, KillContainerError, OpenRuntimeError, RemoveContainerError, RunSandboxError,
-    ShimError, StartContainerError,
+    DestroySandboxError, ExecError, KillContainerError, OpenRuntimeError, RemoveContainerError,
+    RunSandboxError, ShimError, StartContainerError,
 };
+pub use exec::{AttachSpec, Exec, ExecReader, ExecSpec, ExecWriter, TerminalSize};
 pub use pod::Pod;
 pub use runtime::{Options, Runtime};
 pub use shim::shim_main;
 pub use spec::{
-    Capabilities, ContainerSpec, ContainerState, Exit, Mount, Resources, SandboxSpec, Started, User,
+    Capabilities, ContainerSpec, ContainerState, Exit, Mount, MountKind, Propagation, Resources, SandboxSpec,
+    Started, User,
 };

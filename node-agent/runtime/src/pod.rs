@@ -1,7 +1,7 @@
 //! The agent's handle on one pod's sandbox.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,12 +67,12 @@ impl Pod {
     }
 
     /// Talks to the shim from now on; returns once it has told what it has.
-    pub(crate) async fn attach(&self, stream: UnixStream, child: Option<Child>) -> Result<(), ShimError> {
-        let path = self.inner.layout.run.join(Layout::socket_name());
-        let reach = |source| ShimError::Connect {
-            path: path.clone(),
-            source,
-        };
+    pub(crate) async fn listen_to_shim(
+        &self,
+        stream: UnixStream,
+        child: Option<Child>,
+    ) -> Result<(), ShimError> {
+        let reach = |source| self.unreachable(source);
         stream.set_nonblocking(true).map_err(reach)?;
         let stream = tokio::net::UnixStream::from_std(stream).map_err(reach)?;
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
@@ -131,6 +131,18 @@ impl Pod {
                 sandbox::bind_namespaces(&self.inner.layout, &from)
             }
             None => Ok(()),
+        }
+    }
+
+    /// The sandbox's run folder.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.inner.layout.run
+    }
+
+    pub(crate) fn unreachable(&self, source: std::io::Error) -> ShimError {
+        ShimError::Connect {
+            path: self.run_dir().join(Layout::socket_name()),
+            source,
         }
     }
 

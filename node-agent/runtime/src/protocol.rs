@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::errors::StartContainerError;
+use crate::exec::{AttachSpec, ExecSpec};
 use crate::spec::{ContainerSpec, ContainerState, Exit, Started};
 
 /// A frame beyond this is refused: no spec comes near it (the API server's limit on objects is 3 MiB).
@@ -33,6 +34,10 @@ pub(crate) enum Call {
     Remove { id: String },
     /// Kill everything; the shim ends after its answer.
     Shutdown,
+    /// Run a program in a container. The only request of its connection.
+    Exec(Box<ExecSpec>),
+    /// Attach to a container's streams. The only request of its connection.
+    Attach { id: String, spec: AttachSpec },
 }
 
 /// From the shim.
@@ -56,6 +61,20 @@ pub(crate) enum Answer {
     },
     Started(Started),
     Done,
+    /// The descriptors come with this message.
+    Streams(Handles),
+}
+
+/// Which descriptors come with an answer, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Handles {
+    /// The master of the terminal.
+    pub(crate) terminal: bool,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    /// A pidfd of the program, unless it has ended already.
+    pub(crate) process: bool,
 }
 
 /// A request was not carried out.
@@ -64,6 +83,7 @@ pub(crate) enum Refusal {
     Start(StartFailure),
     UnknownContainer,
     StillRunning,
+    NotRunning,
     Errno(i32),
     Other(String),
 }

@@ -111,7 +111,7 @@ impl Runtime {
             self.shared.cgroups.clone(),
             self.shared.tasks.clone(),
         );
-        if let Err(source) = pod.attach(connection, Some(shim)).await {
+        if let Err(source) = pod.listen_to_shim(connection, Some(shim)).await {
             if let Err(error) = pod.destroy().await {
                 tracing::warn!(
                     pod = uid,
@@ -173,7 +173,10 @@ impl Runtime {
             self.shared.tasks.clone(),
         );
         let attached = match sandbox::connect(&layout.run) {
-            Ok(connection) => pod.attach(connection, None).await.map_err(|error| report(&error)),
+            Ok(connection) => pod
+                .listen_to_shim(connection, None)
+                .await
+                .map_err(|error| report(&error)),
             Err(error) => Err(report(&error)),
         };
         if let Err(reason) = attached {

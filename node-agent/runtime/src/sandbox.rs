@@ -138,7 +138,10 @@ pub(crate) fn connect(pod_dir: &Path) -> io::Result<UnixStream> {
 }
 
 /// Runs `action` with a short name for `folder`: a socket's path has room for 107 bytes only.
-fn with_short_path<T>(folder: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn with_short_path<T>(
+    folder: &Path,
+    action: impl FnOnce(&Path) -> io::Result<T>,
+) -> io::Result<T> {
     let folder = File::open(folder)?;
     action(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())))
 }

@@ -5,13 +5,17 @@
 
 mod client;
 mod create;
+mod exec;
 mod executor;
 mod log;
 mod oci;
+mod privileges;
 mod remove;
 mod report;
 mod rootfs;
 mod serve;
+mod tee;
+mod terminal;
 
 use std::ffi::OsString;
 use std::io;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A pod's sandbox: the namespaces and the cgroup that its containers share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxSpec {
     /// The pod's uid; names the sandbox on this node.
     pub uid: String,
@@ -27,7 +27,7 @@ pub struct SandboxSpec {
 }
 
 /// One attempt at running one container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// `<name>-<attempt>`; unique in the pod.
     pub id: String,
@@ -57,10 +57,13 @@ pub struct ContainerSpec {
     pub capabilities: Capabilities,
     /// Set `no_new_privs`.
     pub no_new_privileges: bool,
-    /// Give it a terminal; refused until exec and attach exist.
+    /// Give it a terminal of its own instead of pipes.
     pub terminal: bool,
-    /// Keep stdin open; refused until exec and attach exist.
+    /// Keep stdin open for whoever attaches; otherwise it is empty.
     pub stdin: bool,
+    /// Close stdin after the first that attached has closed it. Means nothing to a terminal.
+    #[serde(default)]
+    pub stdin_once: bool,
 }
 
 /// Numeric identity of a container's process.
@@ -89,15 +92,49 @@ pub struct Resources {
     pub pids: Option<i64>,
 }
 
-/// A bind mount into a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Something mounted into a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Path on the node.
+    /// Path on the node; means nothing to a tmpfs.
     pub source: PathBuf,
     /// Absolute path in the container.
     pub destination: PathBuf,
     /// Refuse writes.
     pub read_only: bool,
+    /// With `read_only`: refuse them in what is mounted below the source too.
+    #[serde(default)]
+    pub recursive_read_only: bool,
+    /// Which later mounts pass between node and container.
+    #[serde(default)]
+    pub propagation: Propagation,
+    /// What is mounted.
+    #[serde(default)]
+    pub kind: MountKind,
+    /// Further options, in the words of `mount(8)`: `nosuid`, `noexec`, for a tmpfs `size=65536k`, `mode=1777`.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// What a [`Mount`] mounts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or folder of the node, with what is mounted below.
+    #[default]
+    Bind,
+    /// Memory of the container's own, which ends with the container.
+    Tmpfs,
+}
+
+/// Kubernetes' `mountPropagation`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// Nothing passes.
+    #[default]
+    None,
+    /// What the node mounts below the source appears in the container.
+    HostToContainer,
+    /// What the container mounts appears on the node, too.
+    Bidirectional,
 }
 
 /// Changes to the default set of capabilities, names as Kubernetes has them (`NET_ADMIN`, `ALL`).

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use nix::unistd::ForkResult;
 use tokio::io::unix::AsyncFd;
 
+use crate::exec::TerminalSize;
+
 /// Forks the shim.
 ///
 /// *Assumes* that this process has one thread, as [`thread_count`] can tell: then the child may allocate and
@@ -180,6 +182,91 @@ pub(crate) fn send_signal_to(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Sends SIGKILL to a process and its group, or on kernels before 6.9 to the process alone.
+pub(crate) fn kill_group_of(pidfd: impl AsFd) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the signal information may be null, and the other arguments are numbers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            libc::SIGKILL,
+            none,
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::EINVAL) => send_signal_to(pidfd, libc::SIGKILL),
+        error => Err(error),
+    }
+}
+
+/// Forks the caller, which has one thread; the child is its parent's child, and lives in the pid namespace that
+/// the caller has entered. Returns nothing in the child.
+pub(crate) fn fork_sibling() -> io::Result<Option<i32>> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM this is a fork, and no stack is needed; the process is a fork of the shim, which
+    // has a single thread, so no lock can be held by a thread that the child lacks.
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match i32::try_from(result) {
+        Ok(0) => Ok(None),
+        Ok(pid) if pid > 0 => Ok(Some(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Closes all descriptors above standard error but those in `kept`.
+///
+/// *Assumes* that what owns the others is neither used nor dropped any more: the process is a fork that ends with
+/// `_exit` or `execve`.
+pub(crate) fn close_all_but(kept: &[std::os::fd::RawFd]) -> io::Result<()> {
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
+    let mut first = 3;
+    for last in kept.into_iter().map(Some).chain([None]) {
+        let end = last.map_or(libc::c_uint::MAX, |last| last.unsigned_abs().saturating_sub(1));
+        if first <= end {
+            // SAFETY: the arguments are numbers; see above for the owners of the descriptors.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = last.map_or(first, |last| last.unsigned_abs() + 1);
+    }
+    Ok(())
+}
+
+/// Makes `descriptor` the standard stream `number` (0 to 2) as well.
+pub(crate) fn become_standard(descriptor: impl AsFd, number: i32) -> io::Result<()> {
+    let descriptor = descriptor.as_fd();
+    let copied = match number {
+        0 => nix::unistd::dup2_stdin(descriptor),
+        1 => nix::unistd::dup2_stdout(descriptor),
+        _ => nix::unistd::dup2_stderr(descriptor),
+    };
+    Ok(copied?)
+}
+
+/// Gives a terminal another size; its foreground process group is told.
+pub(crate) fn set_terminal_size(terminal: impl AsFd, size: TerminalSize) -> io::Result<()> {
+    let size = rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+/// Registers a non-blocking descriptor with the current tokio runtime.
+pub(crate) fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps one descriptor open, under the same number, until after its registration.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
 }
 
 /// Waits until a descriptor can be read: for a pidfd, until its process has ended.

@@ -264,6 +264,7 @@ async fn roots_mounts_and_privileges_are_as_asked() {
             source: shared.clone(),
             destination: "/etc/shared".into(),
             read_only,
+            ..Mount::default()
         }];
         node.run(&pod, spec).await.1
     };

@@ -167,8 +167,9 @@ impl Worker {
                 drop: launch.capabilities_dropped,
             },
             no_new_privileges: launch.no_new_privileges,
-            terminal: false,
-            stdin: false,
+            terminal: container.tty == Some(true),
+            stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
         })
     }
 
@@ -189,6 +190,7 @@ impl Worker {
             source: folder.join(name),
             destination: PathBuf::from("/etc").join(name),
             read_only,
+            ..Mount::default()
         };
         ["hosts", "hostname", "resolv.conf"].map(mount).into()
     }

@@ -1,10 +1,21 @@
 //! One agent's connection to the shim.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use crate::descriptors;
 use crate::protocol::{Decoder, Message, Request, encode};
+
+/// Whose ends a connection is told of.
+pub(super) enum Interest {
+    /// Nobody's yet, or that of the one program that it belongs to.
+    Nothing,
+    /// Those of all containers.
+    All,
+    /// That of the container that it is attached to.
+    Container(String),
+}
 
 /// A connected agent.
 pub(super) struct Client {
@@ -13,6 +24,9 @@ pub(super) struct Client {
     /// Not yet taken by the socket. An agent that does not read causes no more than one message per request
     /// and per container, so this stays small.
     outgoing: Vec<u8>,
+    /// Go with the next bytes.
+    descriptors: Vec<OwnedFd>,
+    pub(super) interest: Interest,
 }
 
 impl Client {
@@ -22,11 +36,9 @@ impl Client {
             stream,
             decoder: Decoder::new(),
             outgoing: Vec::new(),
+            descriptors: Vec::new(),
+            interest: Interest::Nothing,
         })
-    }
-
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
     }
 
     pub(super) fn has_outgoing(&self) -> bool {
@@ -52,16 +64,30 @@ impl Client {
         Ok(requests)
     }
 
-    pub(super) fn send(&mut self, message: &Message) -> io::Result<()> {
+    /// Whether it is told of the end of container `id`.
+    pub(super) fn cares_for(&self, id: &str) -> bool {
+        match &self.interest {
+            Interest::Nothing => false,
+            Interest::All => true,
+            Interest::Container(own) => own == id,
+        }
+    }
+
+    /// Sends a message and descriptors, which arrive with it or before.
+    pub(super) fn send(&mut self, message: &Message, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         self.outgoing.extend(encode(message)?);
+        self.descriptors.extend(descriptors);
         self.flush()
     }
 
     /// Writes as much as the socket takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while !self.outgoing.is_empty() {
-            match self.stream.write(&self.outgoing) {
-                Ok(count) => drop(self.outgoing.drain(..count)),
+            match descriptors::send(&self.stream, &self.outgoing, &self.descriptors) {
+                Ok(count) => {
+                    self.outgoing.drain(..count);
+                    self.descriptors.clear();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -69,5 +95,11 @@ impl Client {
         }
         self.outgoing = Vec::new();
         Ok(())
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }

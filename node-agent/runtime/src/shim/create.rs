@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use super::executor::ReportingExecutor;
 use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
 use super::rootfs;
+use crate::capabilities;
 use crate::cgroup::Cgroups;
-use crate::layout::{Layout, SandboxRecord};
+use crate::layout::{ContainerPaths, Layout, ProcessRecord, SandboxRecord, write_json};
 use crate::protocol::StartFailure;
 use crate::spec::ContainerSpec;
 use crate::sys;
@@ -24,8 +26,19 @@ pub(super) struct Creation<'a> {
     pub(super) sandbox: &'a SandboxRecord,
     pub(super) cgroups: &'a Cgroups,
     pub(super) container: &'a ContainerSpec,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+    pub(super) streams: Streams,
+}
+
+/// What the program gets as its standard streams.
+pub(super) enum Streams {
+    Pipes {
+        /// Without one it gets `/dev/null`.
+        stdin: Option<OwnedFd>,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A terminal, whose master goes to the container's console socket.
+    Terminal,
 }
 
 /// The cgroup of a container.
@@ -57,16 +70,17 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         reason: flotilla_report::report(error),
     };
     std::fs::create_dir_all(&paths.bundle).map_err(|error| failed(&error))?;
-    let environment = rootfs::prepare(container, &paths)?;
+    let record = process_record(&creation, &paths)?;
     let surroundings = Surroundings {
         rootfs: &paths.rootfs(),
         shm: &layout.shm(),
         unified: cgroups.is_unified(),
         host_network: sandbox.spec.host_network,
     };
-    oci_spec(container, environment, &surroundings)?
+    oci_spec(container, &record, &surroundings)?
         .save(paths.config())
         .map_err(|error| failed(&error))?;
+    write_json(&paths.process(), &record).map_err(|error| failed(&error))?;
     let cgroup = container_cgroup(sandbox, &container.id);
     cgroups
         .create_container(&cgroup, &container.resources)
@@ -74,16 +88,15 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         .map_err(|error| StartFailure::Create {
             reason: format!("cannot set up the cgroup: {error}"),
         })?;
-    let stdin = sys::null_device().map_err(|error| failed(&error))?;
-    let mut created = ContainerBuilder::new(container.id.clone(), SyscallType::default())
+    let builder = ContainerBuilder::new(container.id.clone(), SyscallType::default())
         .with_root_path(layout.oci_root())
         .map_err(|error| failed(&error))?
-        .with_stdin(OwnedFd::from(stdin))
-        .with_stdout(creation.stdout)
-        .with_stderr(creation.stderr)
         .with_executor(ReportingExecutor {
             report: Arc::clone(report),
-        })
+            process: Arc::new(record),
+        });
+    let mut created = with_streams(builder, creation.streams, &paths)
+        .map_err(|error| failed(&error))?
         .as_init(&paths.bundle)
         .with_systemd(false)
         .with_detach(true)
@@ -99,4 +112,44 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         .map_err(|error| StartFailure::Create {
             reason: format!("cannot set the limits: {error}"),
         })
+}
+
+fn process_record(creation: &Creation<'_>, paths: &ContainerPaths) -> Result<ProcessRecord, StartFailure> {
+    let container = creation.container;
+    let capabilities = capabilities::granted(
+        &container.capabilities,
+        capabilities::bounding_set(),
+        !creation.cgroups.is_unified(),
+    )
+    .map_err(|reason| StartFailure::BadSpec { reason })?;
+    Ok(ProcessRecord {
+        env: rootfs::prepare(container, paths)?,
+        cwd: rootfs::working_directory(container),
+        user: container.user.clone(),
+        capabilities,
+        no_new_privileges: container.no_new_privileges,
+    })
+}
+
+fn with_streams(
+    builder: ContainerBuilder,
+    streams: Streams,
+    paths: &ContainerPaths,
+) -> io::Result<ContainerBuilder> {
+    Ok(match streams {
+        Streams::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let stdin = match stdin {
+                Some(stdin) => stdin,
+                None => OwnedFd::from(sys::null_device()?),
+            };
+            builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr)
+        }
+        Streams::Terminal => {
+            builder.with_console_socket(Some(paths.bundle.join(ContainerPaths::console_name())))
+        }
+    })
 }

@@ -16,7 +16,9 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve};
 
+use super::privileges;
 use super::report::{Report, send};
+use crate::layout::ProcessRecord;
 use crate::protocol::StartFailure;
 use crate::sys;
 
@@ -25,6 +27,8 @@ use crate::sys;
 #[derive(Clone)]
 pub(super) struct ReportingExecutor {
     pub(super) report: Arc<File>,
+    /// What the container's processes may do.
+    pub(super) process: Arc<ProcessRecord>,
 }
 
 impl ReportingExecutor {
@@ -37,7 +41,7 @@ impl ReportingExecutor {
 
 impl Executor for ReportingExecutor {
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
-        find(&arguments(spec), &environment(spec))
+        find(&arguments(spec), &self.process.env)
             .map(drop)
             .map_err(|failure| ExecutorValidationError::ArgValidationError(self.fail(&failure)))
     }
@@ -48,16 +52,25 @@ impl Executor for ReportingExecutor {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let (arguments, environment) = (arguments(spec), environment(spec));
-        sys::reset_signals();
-        let failure = match find(&arguments, &environment) {
-            Ok(program) => match execute(&program, &arguments, &environment) {
-                Ok(never) => match never {},
-                Err(errno) => not_executable(&arguments[0], errno),
+        let failure = match privileges::drop_privileges(&self.process) {
+            Ok(()) => become_program(&arguments(spec), &self.process.env),
+            Err(error) => StartFailure::Create {
+                reason: format!("cannot give up privileges: {error}"),
             },
-            Err(failure) => failure,
         };
         Err(ExecutorError::Other(self.fail(&failure)))
+    }
+}
+
+/// Executes the program; returns only when that fails.
+pub(super) fn become_program(arguments: &[String], environment: &[String]) -> StartFailure {
+    sys::reset_signals();
+    match find(arguments, environment) {
+        Ok(program) => match execute(&program, arguments, environment) {
+            Ok(never) => match never {},
+            Err(errno) => not_executable(&arguments[0], errno),
+        },
+        Err(failure) => failure,
     }
 }
 
@@ -65,13 +78,6 @@ fn arguments(spec: &Spec) -> Vec<String> {
     spec.process()
         .as_ref()
         .and_then(|process| process.args().clone())
-        .unwrap_or_default()
-}
-
-fn environment(spec: &Spec) -> Vec<String> {
-    spec.process()
-        .as_ref()
-        .and_then(|process| process.env().clone())
         .unwrap_or_default()
 }
 

@@ -1,14 +1,17 @@
 //! Takes a container's output from its pipes to its log file, in the CRI text format:
-//! `<time> <stream> <F or P> <line>`, where `P` marks a part of a line that goes on.
+//! `<time> <stream> <F or P> <line>`, where `P` marks a part of a line that goes on. Attached clients get a copy.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use nix::errno::Errno;
+
+use super::tee::Tee;
 
 /// A longer line is written in parts.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -22,10 +25,10 @@ const FILE_BYTES_MAX: u64 = 10 << 20;
 /// Files kept per attempt, the current one included.
 const FILES_MAX: u32 = 3;
 
-/// Both streams of one container and its file.
+/// The streams of one container and its file.
 pub(super) struct ContainerLog {
     file: RotatingFile,
-    streams: [Stream; 2],
+    streams: Vec<Stream>,
 }
 
 struct Stream {
@@ -34,28 +37,73 @@ struct Stream {
     pipe: Option<OwnedFd>,
     /// The beginning of a line whose end has not come yet.
     pending: Vec<u8>,
+    /// Attached clients.
+    tees: Vec<Tee>,
 }
 
 impl ContainerLog {
-    /// Opens the log at `path` for what comes out of two non-blocking pipes.
-    pub(super) fn open(path: &Path, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<ContainerLog> {
-        let stream = |name, pipe| Stream {
+    /// Opens the log at `path` for what comes out of non-blocking pipes: stdout or a terminal, then stderr.
+    pub(super) fn open(path: &Path, pipes: Vec<OwnedFd>) -> io::Result<ContainerLog> {
+        let stream = |(name, pipe)| Stream {
             name,
             pipe: Some(pipe),
             pending: Vec::new(),
+            tees: Vec::new(),
         };
         Ok(ContainerLog {
             file: RotatingFile::open(path, FILE_BYTES_MAX)?,
-            streams: [stream("stdout", stdout), stream("stderr", stderr)],
+            streams: ["stdout", "stderr"].into_iter().zip(pipes).map(stream).collect(),
         })
     }
 
-    /// The pipes to wait for, with their number.
+    /// The pipes to read from, with their number; none whose attached clients are behind.
     pub(super) fn pipes(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let pipes = self.streams.iter().map(|stream| stream.pipe.as_ref());
-        pipes
-            .enumerate()
-            .filter_map(|(number, pipe)| Some((number, pipe?.as_fd())))
+        let streams = self.streams.iter().enumerate();
+        streams.filter_map(|(number, stream)| match stream.tees.iter().any(Tee::is_behind) {
+            true => None,
+            false => Some((number, stream.pipe.as_ref()?.as_fd())),
+        })
+    }
+
+    /// The attached clients that are behind, with their stream's number.
+    pub(super) fn behind(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let streams = self.streams.iter().enumerate();
+        streams.flat_map(|(number, stream)| {
+            let behind = stream.tees.iter().filter(|tee| tee.is_behind());
+            behind.map(move |tee| (number, tee.descriptor()))
+        })
+    }
+
+    /// Gives a client a copy of a stream from now on; none of a stream that the container does not have.
+    pub(super) fn attach(&mut self, number: usize, client: u64) -> io::Result<Option<OwnedFd>> {
+        let Some(stream) = self.streams.get_mut(number) else {
+            return Ok(None);
+        };
+        let (tee, reader) = Tee::open(client)?;
+        stream.tees.push(tee);
+        Ok(Some(reader))
+    }
+
+    /// Forgets a client.
+    pub(super) fn detach(&mut self, client: u64) {
+        self.retain_tees(|tee| !tee.belongs_to(client));
+    }
+
+    /// Writes to the clients that are behind, and cuts off those that have not taken anything for too long.
+    pub(super) fn catch_up(&mut self) {
+        let now = Instant::now();
+        for stream in &mut self.streams {
+            let ended = stream.pipe.is_none();
+            stream
+                .tees
+                .retain_mut(|tee| tee.catch_up(now) && (tee.is_behind() || !ended));
+        }
+    }
+
+    fn retain_tees(&mut self, wanted: impl Fn(&Tee) -> bool) {
+        for stream in &mut self.streams {
+            stream.tees.retain(&wanted);
+        }
     }
 
     /// Moves what is in a pipe to the file, once; returns whether there may be more.
@@ -69,6 +117,7 @@ impl ContainerLog {
                 false
             }
             Ok(count) => {
+                stream.tees.retain_mut(|tee| tee.offer(&buffer[..count]));
                 let lines = stream.take(&buffer[..count], Timestamp::now());
                 self.file.append(&lines);
                 return true;
@@ -93,6 +142,8 @@ impl ContainerLog {
             self.streams[number].pipe = None;
             self.flush(number);
         }
+        // Clients that are behind by no more than a pipe holds get the rest.
+        self.retain_tees(Tee::is_behind);
     }
 
     fn flush(&mut self, number: usize) {
@@ -211,6 +262,7 @@ mod tests {
             name: "stdout",
             pipe: None,
             pending: Vec::new(),
+            tees: Vec::new(),
         };
         let now = Timestamp::UNIX_EPOCH;
         let mut text: Vec<u8> = pieces.iter().flat_map(|piece| stream.take(piece, now)).collect();

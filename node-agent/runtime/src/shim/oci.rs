@@ -10,8 +10,9 @@ use libcontainer::oci_spec::runtime::{
 };
 
 use crate::capabilities;
+use crate::layout::ProcessRecord;
 use crate::protocol::StartFailure;
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, MountKind, Propagation};
 
 const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
@@ -46,27 +47,22 @@ pub(super) struct Surroundings<'a> {
     pub(super) host_network: bool,
 }
 
-/// The OCI spec; `environment` is complete.
+/// The OCI spec.
+///
+/// It keeps all capabilities: the executor, which is ours, gives up those that `record` lacks at the last moment.
 pub(super) fn oci_spec(
     container: &ContainerSpec,
-    environment: Vec<String>,
+    record: &ProcessRecord,
     pod: &Surroundings<'_>,
 ) -> Result<Spec, StartFailure> {
-    let names = capabilities::granted(
-        &container.capabilities,
-        capabilities::bounding_set(),
-        !pod.unified,
-    )
-    .map_err(|reason| StartFailure::BadSpec { reason })?;
-    build(container, environment, &names, pod).map_err(|error| StartFailure::BadSpec {
+    build(container, record, pod).map_err(|error| StartFailure::BadSpec {
         reason: error.to_string(),
     })
 }
 
 fn build(
     container: &ContainerSpec,
-    environment: Vec<String>,
-    capabilities: &[String],
+    record: &ProcessRecord,
     pod: &Surroundings<'_>,
 ) -> Result<Spec, OciSpecError> {
     let root = RootBuilder::default()
@@ -77,7 +73,7 @@ fn build(
         .version("1.0.2")
         .root(root)
         .mounts(mounts(container, pod)?)
-        .process(process(container, environment, capabilities)?)
+        .process(process(container, record)?)
         .linux(linux(pod)?)
         .build()?;
     // The pod's name is set already, and its containers must not change it.
@@ -85,23 +81,15 @@ fn build(
     Ok(spec)
 }
 
-fn process(
-    container: &ContainerSpec,
-    environment: Vec<String>,
-    capabilities: &[String],
-) -> Result<Process, OciSpecError> {
+fn process(container: &ContainerSpec, record: &ProcessRecord) -> Result<Process, OciSpecError> {
     let user = UserBuilder::default()
-        .uid(container.user.uid)
-        .gid(container.user.gid)
-        .additional_gids(container.user.additional_gids.clone())
+        .uid(record.user.uid)
+        .gid(record.user.gid)
+        .additional_gids(record.user.additional_gids.clone())
         .build()?;
-    let names: Vec<_> = capabilities
-        .iter()
-        .map(|name| serde_json::Value::from(name.as_str()))
-        .collect();
-    let granted = names
+    let granted = capabilities::names(capabilities::bounding_set())
         .into_iter()
-        .map(|name| serde_json::from_value::<Capability>(name).map_err(OciSpecError::SerDe))
+        .map(|name| serde_json::from_value::<Capability>(name.into()).map_err(OciSpecError::SerDe))
         .collect::<Result<CapabilitySet, _>>()?;
     let sets = LinuxCapabilitiesBuilder::default()
         .bounding(granted.clone())
@@ -111,15 +99,14 @@ fn process(
         .ambient(CapabilitySet::new())
         .build()?;
     let mut process = ProcessBuilder::default()
-        .terminal(false)
+        .terminal(container.terminal)
         .user(user)
         .args(container.args.clone())
-        .env(environment)
-        .cwd(super::rootfs::working_directory(container))
+        .env(record.env.clone())
+        .cwd(&record.cwd)
         .capabilities(sets)
         .build()?;
-    // Unset, not false: false together with a seccomp filter fails in libcontainer.
-    process.set_no_new_privileges(container.no_new_privileges.then_some(true));
+    process.set_no_new_privileges(None);
     process.set_rlimits(None);
     Ok(process)
 }
@@ -203,15 +190,32 @@ fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount
         )?);
     }
     for wanted in &container.mounts {
-        let access = if wanted.read_only { "ro" } else { "rw" };
-        mounts.push(mount(
-            &wanted.destination,
-            "bind",
-            &wanted.source,
-            &["rbind", "rprivate", access],
-        )?);
+        mounts.push(wanted_mount(wanted)?);
     }
     Ok(mounts)
+}
+
+fn wanted_mount(wanted: &crate::spec::Mount) -> Result<Mount, OciSpecError> {
+    let propagation = match wanted.propagation {
+        Propagation::None => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let access = match (wanted.read_only, wanted.recursive_read_only) {
+        (false, _) => "rw",
+        (true, false) => "ro",
+        (true, true) => "rro",
+    };
+    let (kind, source, mut options) = match wanted.kind {
+        MountKind::Bind => (
+            "bind",
+            wanted.source.as_path(),
+            vec!["rbind", propagation, access],
+        ),
+        MountKind::Tmpfs => ("tmpfs", Path::new("tmpfs"), vec![access]),
+    };
+    options.extend(wanted.options.iter().map(String::as_str));
+    mount(&wanted.destination, kind, source, &options)
 }
 
 fn mount(

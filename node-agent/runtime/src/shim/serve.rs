@@ -3,21 +3,24 @@
 //! *Guarantees*: an exit code is on disk before anybody hears of it; a container is known before its exit is
 //! looked at, however fast it ends.
 
+mod attachments;
 mod children;
+mod execs;
 mod operations;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::WaitStatus;
 
+use self::attachments::Streams;
 use self::operations::Operation;
-use super::client::Client;
+use self::waiting::Source;
+use super::client::{Client, Interest};
 use super::log::ContainerLog;
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord};
@@ -35,6 +38,8 @@ pub(super) struct Shim {
     clients: BTreeMap<u64, Client>,
     clients_seen: u64,
     containers: BTreeMap<String, Container>,
+    /// By process id.
+    programs: BTreeMap<i32, ExecutedProgram>,
     operations: Vec<Operation>,
     /// Exits of processes that a running start may turn out to have made.
     early_exits: Vec<(i32, WaitStatus)>,
@@ -45,21 +50,30 @@ pub(super) struct Shim {
 struct Container {
     state: ContainerState,
     log: ContainerLog,
+    input: Input,
+}
+
+/// What an attached client can write to.
+enum Input {
+    /// The container has no stdin.
+    Nothing,
+    /// The other end of its stdin, kept open for the next client, or for one only.
+    Pipe { writer: OwnedFd, once: bool },
+    /// The master of its terminal.
+    Terminal(OwnedFd),
+}
+
+/// A program that was executed in a container.
+struct ExecutedProgram {
+    container: String,
+    /// Whom its end is told.
+    client: u64,
 }
 
 #[derive(Clone, Copy)]
 struct ReplyTo {
     client: u64,
     request: u64,
-}
-
-/// What has become ready.
-enum Source {
-    Listener,
-    Children,
-    Client(u64),
-    Operation(usize),
-    Log(String, usize),
 }
 
 impl Shim {
@@ -79,6 +93,7 @@ impl Shim {
             clients: BTreeMap::new(),
             clients_seen: 0,
             containers: BTreeMap::new(),
+            programs: BTreeMap::new(),
             operations: Vec::new(),
             early_exits: Vec::new(),
             shutdown: None,
@@ -103,43 +118,6 @@ impl Shim {
         }
     }
 
-    fn wait(&self) -> io::Result<Vec<Source>> {
-        let mut sources = vec![Source::Listener, Source::Children];
-        let mut polled = vec![
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        for (number, client) in &self.clients {
-            let flags = if client.has_outgoing() {
-                PollFlags::POLLIN | PollFlags::POLLOUT
-            } else {
-                PollFlags::POLLIN
-            };
-            sources.push(Source::Client(*number));
-            polled.push(PollFd::new(client.descriptor(), flags));
-        }
-        for (index, operation) in self.operations.iter().enumerate() {
-            sources.push(Source::Operation(index));
-            polled.push(PollFd::new(operation.pipe.as_fd(), PollFlags::POLLIN));
-        }
-        for (id, container) in &self.containers {
-            for (number, pipe) in container.log.pipes() {
-                sources.push(Source::Log(id.clone(), number));
-                polled.push(PollFd::new(pipe, PollFlags::POLLIN));
-            }
-        }
-        match poll(&mut polled, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let ready = polled.iter().map(|descriptor| descriptor.any().unwrap_or(true));
-        Ok(sources
-            .into_iter()
-            .zip(ready)
-            .filter_map(|(source, ready)| ready.then_some(source))
-            .collect())
-    }
-
     fn attend(&mut self, source: Source) -> io::Result<()> {
         match source {
             Source::Listener => self.accept(),
@@ -149,6 +127,11 @@ impl Shim {
             Source::Log(id, number) => {
                 if let Some(container) = self.containers.get_mut(&id) {
                     container.log.pump(number);
+                }
+            }
+            Source::Behind(id) => {
+                if let Some(container) = self.containers.get_mut(&id) {
+                    container.log.catch_up();
                 }
             }
         }
@@ -170,7 +153,7 @@ impl Shim {
         };
         let received = client.flush().and_then(|()| client.receive());
         let Ok(requests) = received else {
-            self.clients.remove(&number);
+            self.forget_client(number);
             return;
         };
         for Request { id, call } in requests {
@@ -186,7 +169,7 @@ impl Shim {
 
     fn carry_out(&mut self, call: Call, reply_to: ReplyTo) {
         let result = match call {
-            Call::Hello => Ok(self.hello()),
+            Call::Hello => Ok(self.hello(reply_to)),
             Call::Start(spec) => match self.begin_start(spec, reply_to) {
                 Ok(()) => return,
                 Err(failure) => Err(Refusal::Start(failure)),
@@ -201,6 +184,17 @@ impl Shim {
                 self.begin_shutdown(reply_to);
                 return;
             }
+            Call::Exec(spec) => match self.begin_exec(&spec, reply_to) {
+                Ok(()) => return,
+                Err(refusal) => Err(refusal),
+            },
+            Call::Attach { id, spec } => match self.attach(id, &spec, reply_to) {
+                Ok(streams) => {
+                    self.reply_with(reply_to, streams);
+                    return;
+                }
+                Err(refusal) => Err(refusal),
+            },
         };
         self.reply(reply_to, result);
     }
@@ -210,14 +204,36 @@ impl Shim {
             id: reply_to.request,
             result,
         };
-        if let Some(client) = self.clients.get_mut(&reply_to.client)
-            && client.send(&message).is_err()
+        self.tell(reply_to.client, &message, Vec::new());
+    }
+
+    fn reply_with(&mut self, reply_to: ReplyTo, streams: Streams) {
+        let message = Message::Reply {
+            id: reply_to.request,
+            result: Ok(Answer::Streams(streams.handles())),
+        };
+        self.tell(reply_to.client, &message, streams.into_descriptors());
+    }
+
+    fn tell(&mut self, number: u64, message: &Message, descriptors: Vec<OwnedFd>) {
+        if let Some(client) = self.clients.get_mut(&number)
+            && client.send(message, descriptors).is_err()
         {
-            self.clients.remove(&reply_to.client);
+            self.forget_client(number);
         }
     }
 
-    fn hello(&self) -> Answer {
+    fn forget_client(&mut self, number: u64) {
+        self.clients.remove(&number);
+        for container in self.containers.values_mut() {
+            container.log.detach(number);
+        }
+    }
+
+    fn hello(&mut self, reply_to: ReplyTo) -> Answer {
+        if let Some(client) = self.clients.get_mut(&reply_to.client) {
+            client.interest = Interest::All;
+        }
         let containers = self
             .containers
             .values()

@@ -1,5 +1,7 @@
 //! One static program for the tests: the shim, and the programs that run in containers.
 
+#![allow(clippy::print_stdout, reason = "programs in containers print")]
+
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -11,64 +13,140 @@ fn main() -> io::Result<()> {
     if verb == "shim" {
         flotilla_runtime::shim_main(args);
     }
-    let args: Vec<String> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let number = |index: usize| {
-        args.get(index)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0_usize)
-    };
+    let args = Args(args.map(|arg| arg.to_string_lossy().into_owned()).collect());
+    let verb = verb.to_string_lossy();
+    let known = streams(&verb, &args)? || processes(&verb, &args)? || views(&verb, &args)?;
+    if !known {
+        println!("unknown verb {verb:?}");
+    }
+    Ok(())
+}
+
+struct Args(Vec<String>);
+
+impl Args {
+    fn text(&self, index: usize) -> &str {
+        self.0.get(index).map(String::as_str).unwrap_or_default()
+    }
+
+    fn number(&self, index: usize) -> usize {
+        self.text(index).parse().unwrap_or(0)
+    }
+}
+
+/// Programs that read and write.
+fn streams(verb: &str, args: &Args) -> io::Result<bool> {
     let mut out = io::stdout();
-    match verb.to_str() {
-        Some("exit") => std::process::exit(i32::try_from(number(0)).unwrap_or(0)),
-        Some("say") => {
-            writeln!(out, "{}", args[0])?;
-            writeln!(io::stderr(), "{}", args[1])?;
+    match verb {
+        "say" => {
+            writeln!(out, "{}", args.text(0))?;
+            writeln!(io::stderr(), "{}", args.text(1))?;
         }
-        Some("flood") => {
-            for line in 0..number(0) {
-                writeln!(out, "{line:08} {}", "x".repeat(number(1)))?;
-            }
+        "flood" => flood(args)?,
+        "flood-after-input" => {
+            io::stdin().read_line(&mut String::new())?;
+            flood(args)?;
         }
-        Some("pause") => wait_for(Signal::SIGUSR2)?,
-        Some("until-term") => {
-            let mut mask = SigSet::empty();
-            mask.add(Signal::SIGTERM);
-            mask.thread_block()?;
-            writeln!(out, "ready")?;
-            mask.wait()?;
-            std::process::exit(7);
+        "echo" => {
+            io::copy(&mut io::stdin(), &mut out)?;
+            writeln!(out, "end")?;
         }
-        Some("identity") => identity(&mut out)?,
-        Some("status") => {
-            out.write_all(&std::fs::read("/proc/self/status")?)?;
-            out.write_all(&std::fs::read("/proc/self/mountinfo")?)?;
-        }
-        Some("write") => match std::fs::write(&args[0], "x") {
+        "terminal" => terminal()?,
+        "write" => match std::fs::write(args.text(0), "x") {
             Ok(()) => writeln!(out, "written")?,
             Err(error) => writeln!(out, "{error}")?,
         },
-        Some("listen") => {
-            let listener = TcpListener::bind(("127.0.0.1", number(0) as u16))?;
+        "listen" => {
+            let listener = TcpListener::bind(("127.0.0.1", args.number(0) as u16))?;
             writeln!(out, "ready")?;
             for stream in listener.incoming() {
                 stream?.write_all(nix::unistd::gethostname()?.as_encoded_bytes())?;
             }
         }
-        Some("connect") => {
+        "connect" => {
             let mut text = String::new();
-            TcpStream::connect(("127.0.0.1", number(0) as u16))?.read_to_string(&mut text)?;
+            TcpStream::connect(("127.0.0.1", args.number(0) as u16))?.read_to_string(&mut text)?;
             writeln!(out, "{text} {}", nix::unistd::gethostname()?.to_string_lossy())?;
         }
-        Some("eat") => {
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn flood(args: &Args) -> io::Result<()> {
+    for line in 0..args.number(0) {
+        writeln!(io::stdout(), "{line:08} {}", "x".repeat(args.number(1)))?;
+    }
+    Ok(())
+}
+
+fn terminal() -> io::Result<()> {
+    use std::io::IsTerminal;
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "terminal {} {}",
+        io::stdin().is_terminal(),
+        out.is_terminal()
+    )?;
+    let mut line = String::new();
+    while io::stdin().read_line(&mut line)? > 0 && line.trim() != "quit" {
+        let size = rustix::termios::tcgetwinsize(io::stdin())?;
+        writeln!(out, "got {} {}x{}", line.trim(), size.ws_col, size.ws_row)?;
+        line.clear();
+    }
+    std::process::exit(9);
+}
+
+/// Programs that live and end in some way.
+fn processes(verb: &str, args: &Args) -> io::Result<bool> {
+    match verb {
+        "exit" => std::process::exit(i32::try_from(args.number(0)).unwrap_or(0)),
+        "pause" => wait_for(Signal::SIGUSR2)?,
+        "until-term" => {
+            let mut mask = SigSet::empty();
+            mask.add(Signal::SIGTERM);
+            mask.thread_block()?;
+            println!("ready");
+            mask.wait()?;
+            std::process::exit(7);
+        }
+        "eat" => {
             let mut hoard = Vec::new();
-            for _ in 0..number(0) {
+            for _ in 0..args.number(0) {
                 hoard.push(vec![1_u8; 1 << 20]);
             }
             std::hint::black_box(&hoard);
         }
-        _ => writeln!(out, "unknown verb {verb:?}")?,
+        _ => return Ok(false),
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Programs that tell what they see.
+fn views(verb: &str, _: &Args) -> io::Result<bool> {
+    let mut out = io::stdout();
+    match verb {
+        "identity" => identity(&mut out)?,
+        "status" => {
+            out.write_all(&std::fs::read("/proc/self/status")?)?;
+            out.write_all(&std::fs::read("/proc/self/mountinfo")?)?;
+        }
+        "descriptors" => {
+            for entry in std::fs::read_dir("/proc/self/fd")? {
+                let entry = entry?;
+                let target = std::fs::read_link(entry.path())?;
+                writeln!(
+                    out,
+                    "{} {}",
+                    entry.file_name().to_string_lossy(),
+                    target.display()
+                )?;
+            }
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn wait_for(signal: Signal) -> io::Result<()> {

@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use flotilla_runtime::{
-    Capabilities, ContainerSpec, ContainerState, Exit, Options, Pod, Resources, Runtime, SandboxSpec, User,
-    logs,
-};
+use flotilla_runtime::{ContainerSpec, ContainerState, Exit, Options, Pod, Runtime, SandboxSpec, logs};
 
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_flotilla-runtime-helper");
 
@@ -74,8 +71,7 @@ impl Node {
             name: uid.to_owned(),
             hostname: format!("host-{uid}"),
             log_dir: self.dir.path().join("logs").join(uid),
-            resources: Resources::default(),
-            host_network: false,
+            ..SandboxSpec::default()
         }
     }
 
@@ -86,17 +82,8 @@ impl Node {
             attempt: 0,
             lower_dirs: vec![self.dir.path().join("layer")],
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            env: Vec::new(),
-            cwd: String::new(),
-            user: User::default(),
-            resources: Resources::default(),
             log_path: logs::path(&pod.spec().log_dir, name, 0),
-            read_only_rootfs: false,
-            mounts: Vec::new(),
-            capabilities: Capabilities::default(),
-            no_new_privileges: false,
-            terminal: false,
-            stdin: false,
+            ..ContainerSpec::default()
         }
     }
 
@@ -141,6 +128,17 @@ impl Node {
         found
     }
 
+    /// The processes in the cgroup of a container.
+    pub(crate) fn processes(&self, container: &str) -> Vec<i32> {
+        let mut found = Vec::new();
+        self.cgroup_folders()
+            .iter()
+            .for_each(|folder| collect_processes(folder, container, &mut found));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     fn cgroup_folders(&self) -> Vec<PathBuf> {
         let name = self.cgroup.trim_start_matches('/');
         let roots = fs::read_dir("/sys/fs/cgroup")
@@ -168,6 +166,18 @@ impl Drop for Node {
             remove_cgroup(&folder);
         }
         self.runtime.close().ok();
+    }
+}
+
+fn collect_processes(folder: &Path, container: &str, found: &mut Vec<i32>) {
+    for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect_processes(&child.path(), container, found);
+        }
+    }
+    if folder.ends_with(container) {
+        let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        found.extend(text.lines().map(|line| line.parse::<i32>().unwrap()));
     }
 }
 

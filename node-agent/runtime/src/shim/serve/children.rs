@@ -33,6 +33,7 @@ impl Shim {
                 .find(|(_, container)| container.state.finished.is_none() && container.state.pid == pid);
             match owner.map(|(id, _)| id.clone()) {
                 Some(id) => self.finish(&id, status),
+                None if self.finish_program(pid, status) => {}
                 None if self.is_starting() => self.early_exits.push((pid, status)),
                 None => {}
             }
@@ -40,9 +41,12 @@ impl Shim {
     }
 
     fn is_starting(&self) -> bool {
-        self.operations
-            .iter()
-            .any(|operation| matches!(operation.kind, OperationKind::Start { .. }))
+        self.operations.iter().any(|operation| {
+            matches!(
+                operation.kind,
+                OperationKind::Start { .. } | OperationKind::Exec(_)
+            )
+        })
     }
 
     fn finish(&mut self, id: &str, status: WaitStatus) {
@@ -61,11 +65,18 @@ impl Shim {
             id: id.to_owned(),
             exit,
         };
-        self.clients.retain(|_, client| client.send(&message).is_ok());
+        let interested: Vec<_> = self
+            .clients
+            .iter()
+            .filter_map(|(number, client)| client.cares_for(id).then_some(*number))
+            .collect();
+        for number in interested {
+            self.tell(number, &message, Vec::new());
+        }
     }
 }
 
-fn exit_of(status: WaitStatus, oom: bool) -> Exit {
+pub(super) fn exit_of(status: WaitStatus, oom: bool) -> Exit {
     let signal = status.terminating_signal();
     let code = signal
         .map(|signal| 128 + signal)

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::Timestamp;
@@ -12,9 +13,11 @@ use nix::unistd::{ForkResult, pipe2, read};
 
 use super::super::log::ContainerLog;
 use super::super::{create, remove, report};
-use super::{Container, ReplyTo, Shim};
-use crate::layout::{ContainerRecord, is_usable_name, write_json};
+use super::execs::{Execution, receive_terminal};
+use super::{Container, Input, ReplyTo, Shim};
+use crate::layout::{ContainerPaths, ContainerRecord, Layout, is_usable_name, write_json};
 use crate::protocol::{Answer, Refusal, StartFailure};
+use crate::sandbox::with_short_path;
 use crate::spec::{ContainerSpec, ContainerState, Started};
 use crate::sys;
 
@@ -30,8 +33,10 @@ pub(super) struct Operation {
 pub(super) enum OperationKind {
     Start {
         spec: Box<ContainerSpec>,
-        log: ContainerLog,
+        outputs: Outputs,
+        input: Input,
     },
+    Exec(Execution),
     /// Deletes what a failed start has left, before it is reported.
     CleanUp {
         failure: StartFailure,
@@ -39,6 +44,13 @@ pub(super) enum OperationKind {
     Remove {
         id: String,
     },
+}
+
+/// Where a container's output will come from.
+pub(super) enum Outputs {
+    Pipes(Vec<OwnedFd>),
+    /// A terminal, whose master comes over this socket.
+    Console(UnixListener),
 }
 
 impl Shim {
@@ -51,12 +63,7 @@ impl Shim {
         let failed = |error: io::Error| StartFailure::Create {
             reason: error.to_string(),
         };
-        let (stdout, stdout_writer) = pipe().map_err(failed)?;
-        let (stderr, stderr_writer) = pipe().map_err(failed)?;
-        let log =
-            ContainerLog::open(&spec.log_path, stdout, stderr).map_err(|error| StartFailure::Create {
-                reason: format!("cannot open the log {}: {error}", spec.log_path.display()),
-            })?;
+        let (streams, outputs, input) = connect(&spec, &self.layout).map_err(failed)?;
         let pipe = self
             .fork(|shim, report| {
                 create::run(
@@ -65,14 +72,13 @@ impl Shim {
                         sandbox: &shim.sandbox,
                         cgroups: &shim.cgroups,
                         container: &spec,
-                        stdout: stdout_writer,
-                        stderr: stderr_writer,
+                        streams,
                     },
                     report,
                 );
             })
             .map_err(failed)?;
-        self.begin(pipe, OperationKind::Start { spec, log }, reply_to);
+        self.begin(pipe, OperationKind::Start { spec, outputs, input }, reply_to);
         Ok(())
     }
 
@@ -84,8 +90,6 @@ impl Shim {
             format!("{:?} is not a usable container id", spec.id)
         } else if self.containers.contains_key(&spec.id) || starting {
             format!("container {} exists already", spec.id)
-        } else if spec.terminal || spec.stdin {
-            "terminals and stdin are not supported yet".to_owned()
         } else if self.shutdown.is_some() {
             "the pod is being destroyed".to_owned()
         } else {
@@ -109,7 +113,7 @@ impl Shim {
         Ok(true)
     }
 
-    fn begin(&mut self, pipe: OwnedFd, kind: OperationKind, reply_to: ReplyTo) {
+    pub(super) fn begin(&mut self, pipe: OwnedFd, kind: OperationKind, reply_to: ReplyTo) {
         self.operations.push(Operation {
             pipe,
             text: Vec::new(),
@@ -126,8 +130,8 @@ impl Shim {
     }
 
     /// Runs `work` in a fork; what it reports comes out of the returned pipe.
-    fn fork(&self, work: impl FnOnce(&Shim, File)) -> io::Result<OwnedFd> {
-        let (reader, writer) = pipe()?;
+    pub(super) fn fork(&self, work: impl FnOnce(&Shim, File)) -> io::Result<OwnedFd> {
+        let (reader, writer) = pipe_from_program()?;
         if let ForkResult::Child = sys::fork()? {
             // A panic must not unwind into the loop: there would be two shims.
             let outcome = catch_unwind(AssertUnwindSafe(|| work(self, File::from(writer))));
@@ -155,10 +159,13 @@ impl Shim {
             text, kind, reply_to, ..
         } = operation;
         match kind {
-            OperationKind::Start { spec, log } => match report::start_outcome(&text) {
-                Ok(pid) => self.add(*spec, pid, log, reply_to),
+            OperationKind::Start { spec, outputs, input } => match report::start_outcome(&text) {
+                Ok(pid) => self.add(*spec, pid, outputs, input, reply_to),
                 Err(failure) => self.clean_up(&spec.id, failure, reply_to),
             },
+            OperationKind::Exec(execution) => {
+                self.conclude_exec(execution, report::start_outcome(&text), reply_to);
+            }
             OperationKind::CleanUp { failure } => self.reply(reply_to, Err(Refusal::Start(failure))),
             OperationKind::Remove { id } => {
                 let result = report::removal_outcome(&text);
@@ -171,7 +178,15 @@ impl Shim {
         self.settle_early_exits();
     }
 
-    fn add(&mut self, spec: ContainerSpec, pid: i32, log: ContainerLog, reply_to: ReplyTo) {
+    fn add(&mut self, spec: ContainerSpec, pid: i32, outputs: Outputs, input: Input, reply_to: ReplyTo) {
+        let (log, input) = match open_log(&spec, outputs, input) {
+            Ok(opened) => opened,
+            Err(reason) => {
+                // Its exit is nobody's, and what it leaves goes with the clean-up.
+                sys::send_signal(pid, libc::SIGKILL).ok();
+                return self.clean_up(&spec.id, StartFailure::Create { reason }, reply_to);
+            }
+        };
         let started = Started {
             pid,
             started_at: Timestamp::now(),
@@ -192,7 +207,7 @@ impl Shim {
         };
         // A full disk does not end a container that runs; only a later agent without this shim misses it.
         write_json(&self.layout.container(&spec.id).record(), &record).ok();
-        self.containers.insert(spec.id, Container { state, log });
+        self.containers.insert(spec.id, Container { state, log, input });
         self.reply(reply_to, Ok(Answer::Started(started)));
         if let Some(reply_to) = self.shutdown {
             self.begin_shutdown(reply_to);
@@ -207,9 +222,71 @@ impl Shim {
     }
 }
 
-/// A pipe of which the shim's end never blocks.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Makes a container's pipes, or for a terminal the socket that it comes over.
+fn connect(spec: &ContainerSpec, layout: &Layout) -> io::Result<(create::Streams, Outputs, Input)> {
+    if spec.terminal {
+        let bundle = layout.container(&spec.id).bundle;
+        std::fs::create_dir_all(&bundle)?;
+        let listener = with_short_path(&bundle, |folder| {
+            UnixListener::bind(folder.join(ContainerPaths::console_name()))
+        })?;
+        listener.set_nonblocking(true)?;
+        return Ok((
+            create::Streams::Terminal,
+            Outputs::Console(listener),
+            Input::Nothing,
+        ));
+    }
+    let (stdout, stdout_writer) = pipe_from_program()?;
+    let (stderr, stderr_writer) = pipe_from_program()?;
+    let (stdin, input) = match spec.stdin {
+        true => {
+            let (reader, writer) = pipe_to_program()?;
+            let once = spec.stdin_once;
+            (Some(reader), Input::Pipe { writer, once })
+        }
+        false => (None, Input::Nothing),
+    };
+    let streams = create::Streams::Pipes {
+        stdin,
+        stdout: stdout_writer,
+        stderr: stderr_writer,
+    };
+    Ok((streams, Outputs::Pipes(vec![stdout, stderr]), input))
+}
+
+/// Opens the log of a container that has started, on its pipes or on its terminal, which has come by now.
+fn open_log(spec: &ContainerSpec, outputs: Outputs, input: Input) -> Result<(ContainerLog, Input), String> {
+    let (pipes, input) = match outputs {
+        Outputs::Pipes(pipes) => (pipes, input),
+        Outputs::Console(listener) => {
+            let terminal = accept_terminal(&listener)
+                .map_err(|error| format!("cannot take over its terminal: {error}"))?;
+            (vec![terminal.0], Input::Terminal(terminal.1))
+        }
+    };
+    let log = ContainerLog::open(&spec.log_path, pipes)
+        .map_err(|error| format!("cannot open the log {}: {error}", spec.log_path.display()))?;
+    Ok((log, input))
+}
+
+/// The master of a container's terminal, twice: to read from and to give away.
+fn accept_terminal(listener: &UnixListener) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (socket, _) = listener.accept()?;
+    let master = receive_terminal(&socket)?;
+    Ok((master.try_clone()?, master))
+}
+
+/// A pipe of which the reading end, the shim's or the agent's, never blocks.
+pub(super) fn pipe_from_program() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok((reader, writer))
+}
+
+/// A pipe of which the writing end, the agent's, never blocks.
+pub(super) fn pipe_to_program() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&writer, true)?;
     Ok((reader, writer))
 }
