@@ -4,9 +4,15 @@
 
 mod allocations;
 mod cidr;
+mod errors;
 pub mod link;
 mod masquerade;
 pub mod netns;
 mod network;
+mod route;
+mod tunnel;
+mod way;
 
-pub use network::{Network, NetworkError, NodeConfig, Options, Route};
+pub use errors::NetworkError;
+pub use network::{Network, NodeConfig, Options, Route};
+pub use way::Overlay;

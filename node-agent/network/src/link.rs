@@ -1,24 +1,18 @@
-//! Links, addresses and routes, one request each.
+//! Links and addresses, one request each.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoPortKind, InfoVeth};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoPortKind, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{
     Error, Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 
 use crate::cidr::Cidr;
-
-/// Marks our routes among the kernel's, the administrator's and other daemons'.
-const OUR_PROTOCOL: RouteProtocol = RouteProtocol::Other(173);
-
-/// Destination, and gateway where there is one.
-pub(crate) type Routes = BTreeMap<(Ipv4Addr, u8), Option<Ipv4Addr>>;
 
 /// True when the kernel answered with this error number.
 pub fn is_errno(error: &Error, errno: nix::errno::Errno) -> bool {
@@ -41,8 +35,14 @@ pub async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error>
     }
 }
 
-/// Makes the bridge with its address, and takes other addresses off it. Returns its index.
-pub(crate) async fn ensure_bridge(handle: &Handle, name: &str, cidr: Cidr) -> Result<u32, Error> {
+/// Makes the bridge with its gateway's address and the one of the cluster's DNS, and takes others off it. Returns its
+/// index.
+pub(crate) async fn ensure_bridge(
+    handle: &Handle,
+    name: &str,
+    cidr: Cidr,
+    dns: Option<Ipv4Addr>,
+) -> Result<u32, Error> {
     let index = match index_of(handle, name).await? {
         Some(index) => index,
         None => {
@@ -60,52 +60,89 @@ pub(crate) async fn ensure_bridge(handle: &Handle, name: &str, cidr: Cidr) -> Re
         .set(LinkUnspec::new_with_index(index).up().build())
         .execute()
         .await?;
-    let mut present = false;
-    let mut addresses = handle.address().get().set_link_index_filter(index).execute();
-    while let Some(message) = addresses.try_next().await? {
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-            _ => None,
-        });
-        match local {
-            Some(address) if address == cidr.gateway() && message.header.prefix_len == cidr.prefix() => {
-                present = true
-            }
-            Some(_) => handle.address().del(message).execute().await?,
-            None => {}
-        }
-    }
-    if !present {
-        add_address(handle, index, cidr.gateway(), cidr.prefix()).await?;
-    }
+    let mut wanted = BTreeMap::from([(cidr.gateway(), cidr.prefix())]);
+    // A local address: pods reach it over their default route, whatever becomes of the services' rules.
+    wanted.extend(dns.map(|dns| (dns, 32)));
+    keep_addresses(handle, index, wanted).await?;
     Ok(index)
 }
 
+/// Gives a link exactly these addresses.
+pub(crate) async fn keep_addresses(
+    handle: &Handle,
+    index: u32,
+    mut missing: BTreeMap<Ipv4Addr, u8>,
+) -> Result<(), Error> {
+    let mut addresses = handle.address().get().set_link_index_filter(index).execute();
+    while let Some(message) = addresses.try_next().await? {
+        match local_address(&message) {
+            Some(IpAddr::V4(address)) if missing.get(&address) == Some(&message.header.prefix_len) => {
+                missing.remove(&address);
+            }
+            Some(IpAddr::V4(_)) => handle.address().del(message).execute().await?,
+            _ => {}
+        }
+    }
+    for (address, prefix) in missing {
+        add_address(handle, index, address, prefix).await?;
+    }
+    Ok(())
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    })
+}
+
+/// Bytes that a packet may have on the link with this address; none when no link has it.
+pub(crate) async fn mtu_of_address(handle: &Handle, address: IpAddr) -> Result<Option<u32>, Error> {
+    let mut addresses = handle.address().get().set_address_filter(address).execute();
+    let Some(found) = addresses.try_next().await? else {
+        return Ok(None);
+    };
+    let mut links = handle.link().get().match_index(found.header.index).execute();
+    let link = links.try_next().await?;
+    Ok(link.and_then(|link| {
+        link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })
+    }))
+}
+
 /// Makes a pod's pair: the host side on the bridge, the other one as `eth0` in the pod's namespace.
+///
+/// The port is isolated: what a pod sends goes through the node's IP stack even when the other pod is on the same
+/// bridge, so that services' answers find their way back and network policies see every packet. The bridge takes the
+/// smallest MTU of its ports by itself.
 pub(crate) async fn add_pair(
     handle: &Handle,
     host_side: &str,
     bridge: u32,
     address: Ipv4Addr,
+    mtu: u32,
     netns: BorrowedFd<'_>,
 ) -> Result<(), Error> {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name("eth0")
         .address(hardware_address(address))
+        .mtu(mtu)
         .setns_by_fd(netns.as_raw_fd())
         .build();
     let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(host_side)
         .controller(bridge)
+        .mtu(mtu)
         .up()
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     handle.link().add(pair).execute().await?;
-    // A pod that reaches itself through a service address needs its packets back on the same port.
     let port = LinkMessageBuilder::<LinkBridgePort>::default()
         .name(host_side)
         .set_port_kind(InfoPortKind::Bridge)
-        .hairpin(true)
+        .isolated(true)
         .build();
     handle.link().set(port).execute().await
 }
@@ -119,12 +156,19 @@ pub(crate) async fn configure_pod(handle: &Handle, address: Ipv4Addr, cidr: Cidr
         .set(LinkUnspec::new_with_index(lo).up().build())
         .execute()
         .await?;
-    add_address(handle, eth0, address, cidr.prefix()).await?;
+    // Nothing but the gateway is on the link: all that a pod sends is routed.
+    add_address(handle, eth0, address, 32).await?;
     handle
         .link()
         .set(LinkUnspec::new_with_index(eth0).up().build())
         .execute()
         .await?;
+    let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(cidr.gateway(), 32)
+        .output_interface(eth0)
+        .scope(RouteScope::Link)
+        .build();
+    handle.route().add(gateway).replace().execute().await?;
     let default = RouteMessageBuilder::<Ipv4Addr>::new()
         .gateway(cidr.gateway())
         .output_interface(eth0)
@@ -143,47 +187,6 @@ pub async fn remove(handle: &Handle, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Our routes as the kernel has them.
-pub(crate) async fn our_routes(handle: &Handle) -> Result<Routes, Error> {
-    let mut ours = Routes::new();
-    let mut routes = handle
-        .route()
-        .get(RouteMessageBuilder::<Ipv4Addr>::new().build())
-        .execute();
-    while let Some(route) = routes.try_next().await? {
-        if route.header.protocol == OUR_PROTOCOL
-            && let Some((destination, gateway)) = describe(&route)
-        {
-            ours.insert((destination, route.header.destination_prefix_length), gateway);
-        }
-    }
-    Ok(ours)
-}
-
-/// Adds a route to another node's pods, or points it at another address.
-pub(crate) async fn replace_route(handle: &Handle, cidr: Cidr, gateway: Ipv4Addr) -> Result<(), Error> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(cidr.network(), cidr.prefix())
-        .gateway(gateway)
-        .protocol(OUR_PROTOCOL)
-        .build();
-    handle.route().add(route).replace().execute().await
-}
-
-/// Removes one of our routes.
-pub(crate) async fn remove_route(
-    handle: &Handle,
-    (destination, prefix): (Ipv4Addr, u8),
-) -> Result<(), Error> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(destination, prefix)
-        .protocol(OUR_PROTOCOL);
-    match handle.route().del(route.build()).execute().await {
-        Err(error) if is_errno(&error, nix::errno::Errno::ESRCH) => Ok(()),
-        removed => removed,
-    }
-}
-
 async fn add_address(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), Error> {
     handle
         .address()
@@ -193,25 +196,8 @@ async fn add_address(handle: &Handle, index: u32, address: Ipv4Addr, prefix: u8)
         .await
 }
 
-fn describe(route: &RouteMessage) -> Option<(Ipv4Addr, Option<Ipv4Addr>)> {
-    let address = |wanted: &RouteAddress| match wanted {
-        RouteAddress::Inet(address) => Some(*address),
-        _ => None,
-    };
-    let mut destination = None;
-    let mut gateway = None;
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Destination(found) => destination = address(found),
-            RouteAttribute::Gateway(found) => gateway = address(found),
-            _ => {}
-        }
-    }
-    destination.map(|destination| (destination, gateway))
-}
-
 /// A hardware address that follows from the IP address: whoever gets the address next has the same, so that no
 /// neighbour's cache is wrong.
-fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
     [&[0x0a, 0x58], &address.octets()[..]].concat()
 }

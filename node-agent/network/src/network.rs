@@ -13,7 +13,8 @@ use rtnetlink::Handle;
 
 use crate::allocations::Allocations;
 use crate::cidr::Cidr;
-use crate::{link, masquerade, netns};
+use crate::way::{self, Overlay, Way};
+use crate::{NetworkError, link, masquerade, netns, route, tunnel};
 
 /// What a node's network is made of.
 #[derive(Debug, Clone)]
@@ -24,6 +25,10 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Address of this node that other nodes route to.
     pub node_address: IpAddr,
+    /// When packets to other nodes' pods are wrapped.
+    pub overlay: Overlay,
+    /// Bytes of a pod's packets; worked out from the node's link where it is not given.
+    pub mtu: Option<u32>,
 }
 
 /// What the control plane decided for this node.
@@ -33,6 +38,8 @@ pub struct NodeConfig {
     pub pod_cidr: String,
     /// Addresses of all pods; what leaves them is masqueraded.
     pub cluster_cidr: String,
+    /// The address of the cluster's DNS, which every node has; empty where there is none.
+    pub cluster_dns: String,
 }
 
 /// The way to another node's pods.
@@ -44,66 +51,6 @@ pub struct Route {
     pub pod_cidr: String,
     /// The node's own address.
     pub address: IpAddr,
-}
-
-/// Why the network could not be changed.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// No pod CIDR is known yet.
-    #[error("the node has no pod CIDR yet")]
-    NotConfigured,
-    /// Not a range of IPv4 addresses.
-    #[error("{text:?} is not an IPv4 address range such as 10.42.3.0/24")]
-    Cidr {
-        /// What was given.
-        text: String,
-    },
-    /// Every address of the range is taken.
-    #[error("no address is free in {cidr}")]
-    Full {
-        /// The range.
-        cidr: String,
-    },
-    /// A pod's uid is not a file name.
-    #[error("{uid:?} is not a pod uid")]
-    PodUid {
-        /// What was given.
-        uid: String,
-    },
-    /// A file of the state folder could not be read or written.
-    #[error("cannot access {path}")]
-    State {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The kernel refused a request.
-    #[error("cannot {action} {object}")]
-    Netlink {
-        /// What was tried.
-        action: &'static str,
-        /// On which link, pod or route.
-        object: String,
-        /// What the kernel said.
-        source: rtnetlink::Error,
-    },
-    /// A thread, a namespace or a socket could not be had.
-    #[error("cannot {action} {object}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// On which link, pod or route.
-        object: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The nftables table was refused.
-    #[error("cannot change the masquerade rules: {message}")]
-    Masquerade {
-        /// What nft said.
-        message: String,
-    },
 }
 
 /// The network of one node. Cheap to clone.
@@ -127,8 +74,10 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Configured {
     pods: Cidr,
-    cluster: Cidr,
     bridge_index: u32,
+    /// Of the node's link, where the node has the address that it was told.
+    link_mtu: Option<u32>,
+    is_tunnelled: bool,
 }
 
 impl Network {
@@ -198,23 +147,60 @@ impl Network {
     }
 }
 
+/// The first of the requests that were refused; the others were tried all the same.
+#[derive(Default)]
+struct Refused(Option<NetworkError>);
+
+impl Refused {
+    fn note(&mut self, action: &'static str, object: &str, source: rtnetlink::Error) {
+        self.0.get_or_insert(NetworkError::Netlink {
+            action,
+            object: object.to_owned(),
+            source,
+        });
+    }
+}
+
 impl Inner {
     fn configure(&self, config: &NodeConfig) -> Result<(), NetworkError> {
         let (pods, cluster) = (config.pod_cidr.parse()?, config.cluster_cidr.parse()?);
-        let bridge = &self.options.bridge;
-        let bridge_index = here("create bridge", bridge, async |handle| {
-            link::ensure_bridge(&handle, bridge, pods).await
+        let dns = match config.cluster_dns.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| NetworkError::Dns {
+                text: text.to_owned(),
+            })?),
+        };
+        let Options {
+            bridge,
+            node_address,
+            overlay,
+            ..
+        } = &self.options;
+        let (bridge_index, link_mtu, tunnel) = here("create bridge", bridge, async |handle| {
+            let index = link::ensure_bridge(&handle, bridge, pods, dns).await?;
+            let mtu = link::mtu_of_address(&handle, *node_address).await?;
+            Ok((index, mtu, link::index_of(&handle, &tunnel::name(bridge)).await?))
         })?;
-        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|source| NetworkError::System {
-            action: "forward packets from",
-            object: bridge.clone(),
-            source,
-        })?;
+        // Pods of one node are behind one link, but each knows only the gateway: nothing may tell them a shorter way.
+        for (setting, value) in [
+            ("ip_forward", "1"),
+            ("conf/all/send_redirects", "0"),
+            (&format!("conf/{bridge}/send_redirects"), "0"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/ipv4/{setting}"), value).map_err(|source| {
+                NetworkError::System {
+                    action: "forward packets from",
+                    object: bridge.clone(),
+                    source,
+                }
+            })?;
+        }
         masquerade::install(bridge, pods, cluster)?;
         self.state().configured = Some(Configured {
             pods,
-            cluster,
             bridge_index,
+            link_mtu,
+            is_tunnelled: tunnel.is_some() || *overlay == Overlay::Vxlan,
         });
         Ok(())
     }
@@ -231,12 +217,14 @@ impl Inner {
             source,
         })?;
         let host_side = host_side(uid);
+        let mtu = self.pod_mtu(&configured);
         let add = async |handle: &Handle| {
             link::add_pair(
                 handle,
                 &host_side,
                 configured.bridge_index,
                 address,
+                mtu,
                 namespace.as_fd(),
             )
             .await
@@ -266,45 +254,84 @@ impl Inner {
         self.state().allocations.release(uid)
     }
 
+    fn pod_mtu(&self, configured: &Configured) -> u32 {
+        let worked_out = || way::pod_mtu(configured.link_mtu, configured.is_tunnelled);
+        self.options.mtu.unwrap_or_else(worked_out)
+    }
+
     fn set_routes(&self, routes: &[Route]) -> Result<(), NetworkError> {
-        let mut wanted = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
         for route in routes {
             let cidr: Cidr = route.pod_cidr.parse()?;
             match route.address {
                 IpAddr::V4(address) if route.address != self.options.node_address => {
-                    wanted.insert(cidr, (address, &route.node));
+                    nodes.insert(cidr, (address, route.node.as_str()));
                 }
                 _ => {}
             }
         }
-        let present = here("list routes on", "the node", async |handle| {
-            link::our_routes(&handle).await
+        let overlay = self.options.overlay;
+        let (present, found) = here("list routes on", "the node", async |handle| {
+            let present = route::ours(&handle).await?;
+            let mut found = BTreeMap::new();
+            for (&cidr, &(address, _)) in &nodes {
+                found.insert(cidr, route::find_way(&handle, address, overlay).await);
+            }
+            Ok((present, found))
         })?;
-        for &(destination, prefix) in present.keys() {
-            if !wanted
-                .keys()
-                .any(|cidr| (cidr.network(), cidr.prefix()) == (destination, prefix))
-            {
-                here(
-                    "remove the route to",
-                    &format!("{destination}/{prefix}"),
-                    async |handle| link::remove_route(&handle, (destination, prefix)).await,
-                )?;
-            }
+        let mut refused = Refused::default();
+        let mut ways: BTreeMap<Cidr, Option<Way>> = BTreeMap::new();
+        for (cidr, way) in found {
+            let known = way.map_err(|error| refused.note("find the way to", nodes[&cidr].1, error));
+            ways.insert(cidr, known.ok());
         }
-        let mut first_error = None;
-        for (cidr, (gateway, node)) in wanted {
-            if present.get(&(cidr.network(), cidr.prefix())) == Some(&Some(gateway)) {
-                continue;
+        let changes = way::plan(&present, &ways);
+        let tunnel = self.set_tunnel(&changes.peers)?;
+        here("change routes on", "the node", async |handle| {
+            for &(destination, prefix) in &changes.remove {
+                if let Err(error) = route::remove(&handle, (destination, prefix)).await {
+                    refused.note("remove the route to", &format!("{destination}/{prefix}"), error);
+                }
             }
-            let added = here("add the route to", node, async |handle| {
-                link::replace_route(&handle, cidr, gateway).await
-            });
-            if let Err(error) = added {
-                first_error.get_or_insert(error);
+            for &(cidr, way) in &changes.replace {
+                if let Err(error) = route::replace(&handle, cidr, way, tunnel).await {
+                    refused.note("add the route to", nodes[&cidr].1, error);
+                }
             }
+            Ok(())
+        })?;
+        refused.0.map_or(Ok(()), Err)
+    }
+
+    /// Makes or removes the tunnel, as there are others at its ends or not.
+    fn set_tunnel(&self, peers: &way::Peers) -> Result<Option<u32>, NetworkError> {
+        let name = tunnel::name(&self.options.bridge);
+        let configured = self.state().configured;
+        let Some(mut configured) = configured.filter(|_| !peers.is_empty()) else {
+            here("remove the tunnel", &name, async |handle| {
+                link::remove(&handle, &name).await
+            })?;
+            if let Some(configured) = &mut self.state().configured {
+                configured.is_tunnelled = self.options.overlay == Overlay::Vxlan;
+            }
+            return Ok(None);
+        };
+        configured.is_tunnelled = true;
+        let node = match self.options.node_address {
+            IpAddr::V4(address) if configured.link_mtu.is_some() => Some(address),
+            // The address is not on this machine, as behind a translator; the kernel picks the one that it sends from.
+            _ => None,
+        };
+        let mtu = self.pod_mtu(&configured);
+        let index = here("make the tunnel", &name, async |handle| {
+            let index = tunnel::ensure(&handle, &name, configured.pods, node, mtu).await?;
+            tunnel::set_peers(&handle, index, peers).await?;
+            Ok(index)
+        })?;
+        if let Some(known) = &mut self.state().configured {
+            known.is_tunnelled = true;
         }
-        first_error.map_or(Ok(()), Err)
+        Ok(Some(index))
     }
 
     fn teardown(&self) -> Result<(), NetworkError> {

@@ -1,5 +1,7 @@
 //! Nodes and pods in network namespaces of their own, talking to each other.
 
+mod tunnels;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -101,6 +103,8 @@ fn options(state: &tempfile::TempDir, address: &str) -> Options {
         bridge: "flt0".into(),
         state_dir: state.path().join("network"),
         node_address: address.parse().unwrap(),
+        overlay: Overlay::Auto,
+        mtu: None,
     }
 }
 
@@ -108,6 +112,7 @@ fn config(pod_cidr: &str) -> NodeConfig {
     NodeConfig {
         pod_cidr: pod_cidr.into(),
         cluster_cidr: "10.42.0.0/16".into(),
+        cluster_dns: "10.43.0.10".into(),
     }
 }
 
@@ -121,26 +126,30 @@ fn route(node: &str, pod_cidr: &str, address: &str) -> Route {
 
 /// Joins two nodes by a cable and gives each its address.
 fn join(a: (&Node, [u8; 4]), b: (&Node, [u8; 4])) {
-    let (from, to) = (a.0.namespace.path(), b.0.namespace.path());
-    let other = b.0.namespace.0.as_raw_fd();
-    netns::netlink(Some(&from), async |handle| {
+    cable((&a.0.namespace, "uplink", a.1), (&b.0.namespace, "uplink", b.1));
+}
+
+/// A link with this name and address in each of two namespaces.
+fn cable(a: (&Namespace, &'static str, [u8; 4]), b: (&Namespace, &'static str, [u8; 4])) {
+    let other = b.0.0.as_raw_fd();
+    netns::netlink(Some(&a.0.path()), async |handle| {
         handle
             .link()
-            .add(LinkVeth::new("uplink", "far").build())
+            .add(LinkVeth::new(a.1, "far").build())
             .execute()
             .await?;
         let far = link::index_of(&handle, "far").await?.unwrap();
         let moved = LinkUnspec::new_with_index(far)
-            .name("uplink")
+            .name(b.1)
             .setns_by_fd(other)
             .build();
         handle.link().set(moved).execute().await
     })
     .unwrap()
     .unwrap();
-    for (path, address) in [(from, a.1), (to, b.1)] {
-        netns::netlink(Some(&path), async |handle| {
-            let index = link::index_of(&handle, "uplink").await?.unwrap();
+    for (namespace, name, address) in [a, b] {
+        netns::netlink(Some(&namespace.path()), async |handle| {
+            let index = link::index_of(&handle, name).await?.unwrap();
             handle.address().add(index, address.into(), 24).execute().await?;
             handle
                 .link()
@@ -155,7 +164,7 @@ fn join(a: (&Node, [u8; 4]), b: (&Node, [u8; 4])) {
 
 fn our_routes(node: &Node) -> Vec<String> {
     let routes = netns::netlink(Some(&node.namespace.path()), async |handle| {
-        link::our_routes(&handle).await
+        route::ours(&handle).await
     });
     let routes = routes.unwrap().unwrap();
     routes
@@ -176,6 +185,23 @@ fn pods_of_one_node_reach_each_other_the_node_and_themselves() {
     assert_eq!(node.namespace.greet(&b, address_b).to_string(), "10.42.3.1");
     assert_eq!(a.greet(&node.namespace, "10.42.3.1".parse().unwrap()), address_a);
     assert_eq!(a.links(), ["lo", "eth0"]);
+    let dns = "10.43.0.10".parse().unwrap();
+    assert_eq!(a.greet(&node.namespace, dns), address_a, "the node answers names");
+}
+
+#[test]
+fn pods_of_one_node_are_neighbours_of_the_node_only() {
+    let node = Node::new("192.168.7.1", "10.42.3.0/24");
+    let (a, b) = (Namespace::new(), Namespace::new());
+    let (_, address_b) = (node.attach("uid-a", &a), node.attach("uid-b", &b));
+    a.greet(&b, address_b);
+    let neighbours = a.run(|| fs::read_to_string("/proc/thread-self/net/arp").unwrap());
+    let known: Vec<&str> = neighbours
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(known, ["10.42.3.1"]);
 }
 
 #[test]
