@@ -1,5 +1,7 @@
 //! `flotilla agent`: a node.
 
+mod network;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -9,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use self::network::NetworkArgs;
 use crate::daemon;
 
 /// What every machine that runs pods is told, be it a server or only an agent.
@@ -32,6 +35,8 @@ pub(crate) struct NodeArgs {
     /// The bridge that pods are connected to.
     #[arg(long, value_name = "NAME", default_value = "flt0")]
     bridge: String,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// A label of the node; may be repeated.
     #[arg(long = "node-label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
@@ -110,6 +115,7 @@ impl NodeArgs {
             node_address: self.address()?,
             cgroup_parent: self.cgroup_parent.clone(),
             bridge: self.bridge.clone(),
+            network: self.network.options(),
             labels: self
                 .labels
                 .iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::Store;
-use flotilla_network::{Network, NodeConfig as NetworkConfig};
+use flotilla_network::Network;
 use flotilla_report::report;
 use flotilla_runtime::Runtime;
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::identity::{self, Connector, JoinError};
 use crate::machine::{LocalMachine, Machine};
+use crate::network::{self, NetworkOptions};
 use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
@@ -52,6 +53,8 @@ pub struct Options {
     pub cgroup_parent: String,
     /// Name of the pods' bridge.
     pub bridge: String,
+    /// What else there is to choose about its network.
+    pub network: NetworkOptions,
     /// Labels of the node besides the usual ones.
     pub labels: BTreeMap<String, String>,
     /// The flotilla binary: runs as shim, and is the layer of the built-in images.
@@ -117,6 +120,8 @@ impl Agent {
             bridge: options.bridge.clone(),
             state_dir: options.data_dir.join("network"),
             node_address: options.node_address,
+            overlay: options.network.overlay,
+            mtu: options.network.mtu,
         })?;
         let machine = LocalMachine::new(runtime, store, network, options.executable.clone());
         Ok(Self { options, machine })
@@ -217,10 +222,7 @@ impl Assembly {
     /// Goes on where an earlier agent stopped: network first, then its pods.
     pub(crate) async fn restore(&self) {
         if let Some(config) = self.cluster.remembered() {
-            let network = NetworkConfig {
-                pod_cidr: config.pod_cidr.clone(),
-                cluster_cidr: config.cluster_cidr.clone(),
-            };
+            let network = network::config(&config);
             match self.surroundings.machine.configure(network).await {
                 Ok(()) => self.cluster.learned(config),
                 Err(error) => self.cluster.failed(report(&error)),

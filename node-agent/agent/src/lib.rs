@@ -10,6 +10,7 @@ mod directory;
 mod identity;
 mod logs;
 mod machine;
+mod network;
 mod node;
 mod outbox;
 mod pods;
@@ -18,4 +19,6 @@ mod streams;
 mod worker;
 
 pub use agent::{Agent, NewAgentError, Options, RunAgentError};
+pub use flotilla_network::Overlay;
 pub use identity::JoinError;
+pub use network::NetworkOptions;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use flotilla_network::{NodeConfig as NetworkConfig, Route};
+use flotilla_network::Route;
 use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{
     AgentMessage, Heartbeat, Hello, NodeConfig, NodeReport, NodeRoutes, ServerMessage, Subscribe,
@@ -287,10 +287,7 @@ impl Session<'_> {
     }
 
     async fn configure(&self, config: NodeConfig) {
-        let network = NetworkConfig {
-            pod_cidr: config.pod_cidr.clone(),
-            cluster_cidr: config.cluster_cidr.clone(),
-        };
+        let network = crate::network::config(&config);
         match self.shared.surroundings.machine.configure(network).await {
             Ok(()) => self.shared.cluster.learned(config),
             Err(error) => {

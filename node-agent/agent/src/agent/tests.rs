@@ -290,6 +290,7 @@ impl Bench {
             node_address: "127.0.0.1".parse().unwrap(),
             cgroup_parent: "/flotilla-test".to_owned(),
             bridge: "none".to_owned(),
+            network: crate::NetworkOptions::default(),
             labels: BTreeMap::new(),
             executable: PathBuf::from("/proc/self/exe"),
         }
