@@ -22,6 +22,7 @@ ROOTS = """
     api/coordination/v1: Lease
     api/discovery/v1: EndpointSlice
     api/events/v1: Event
+    api/networking/v1: Ingress IngressClass NetworkPolicy
     api/policy/v1: Eviction
     apimachinery/pkg/apis/meta/v1: DeleteOptions ListMeta Status
 """

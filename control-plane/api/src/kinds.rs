@@ -7,8 +7,11 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod event_view;
+mod ingress;
+mod ingress_class;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 mod pod;
 mod replica_set;
@@ -39,6 +42,9 @@ pub(crate) fn all() -> Vec<Kind> {
         event_view::kind(),
         lease::kind(),
         endpoint_slice::kind(),
+        ingress::kind(),
+        ingress_class::kind(),
+        network_policy::kind(),
     ]
 }
 

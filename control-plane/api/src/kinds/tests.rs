@@ -2,6 +2,7 @@
 
 mod cells;
 mod defaults;
+mod networking;
 mod strategies;
 mod validation;
 

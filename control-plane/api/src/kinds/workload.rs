@@ -133,7 +133,7 @@ fn go_map(labels: Option<&BTreeMap<String, String>>) -> String {
     }
 }
 
-fn validate_selector(field: &LabelSelector, path: Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn validate_selector(field: &LabelSelector, path: Path<'_>, errors: &mut FieldErrors) {
     metadata::validate_labels(field.match_labels.as_ref(), path.child("matchLabels"), errors);
     let list = path.child("matchExpressions");
     for (index, expression) in field.match_expressions.iter().flatten().enumerate() {

@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 use super::{now, read};
 
 /// Headings (in parentheses when only wide) and one row for each manifest.
-fn check(manifests: &[&str], expected: &Expect) {
+pub(super) fn check(manifests: &[&str], expected: &Expect) {
     let mut table = String::new();
     for manifest in manifests {
         let (kind, object) = read(manifest);

@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::{create, yaml};
 
-fn check(manifest: &str, expected: &Expect) {
+pub(super) fn check(manifest: &str, expected: &Expect) {
     let (_, object) = create(manifest).unwrap();
     expected.assert_eq(&yaml(&*object));
 }

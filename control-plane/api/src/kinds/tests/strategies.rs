@@ -258,6 +258,9 @@ fn every_kind_is_found_by_its_names() {
         events.events.k8s.io (ev) 
         leases.coordination.k8s.io () 
         endpointslices.discovery.k8s.io () 
+        ingresses.networking.k8s.io (ing) status
+        ingressclasses.networking.k8s.io () 
+        networkpolicies.networking.k8s.io (netpol) 
     "#]]
     .assert_eq(&names.collect::<String>());
     assert_eq!(registry().of::<Pod>().api_version(), "v1");

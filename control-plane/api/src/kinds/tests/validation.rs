@@ -24,7 +24,7 @@ fn message(error: &crate::Status) -> String {
     format!("{head}\n{}", causes.concat())
 }
 
-fn check(manifest: &str, expected: &Expect) {
+pub(super) fn check(manifest: &str, expected: &Expect) {
     expected.assert_eq(&create(manifest).map_or_else(|error| message(&error), |_| "valid".into()));
 }
 
