@@ -7,6 +7,7 @@ mod agent;
 mod checkpoint;
 mod cluster;
 mod directory;
+mod follow;
 mod identity;
 mod logs;
 mod machine;

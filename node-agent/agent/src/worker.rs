@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::Image;
-use flotilla_lifecycle::{History, Notice, Plan, Quantities, Run, Sandbox, View, notices, plan};
+use flotilla_lifecycle::{
+    History, Notice, Plan, Quantities, Run, Sandbox, ServiceAddress, View, notices, plan, service_variables,
+};
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;
 use flotilla_runtime::ContainerState;
@@ -23,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::follow::Mirror;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
@@ -45,9 +48,19 @@ pub(crate) struct Surroundings {
     pub(crate) logs_dir: PathBuf,
     /// Folders of the files that a pod's containers share.
     pub(crate) files_dir: PathBuf,
+    /// Addresses of the cluster's services.
+    pub(crate) services: Mirror<ServiceAddress>,
 }
 
 impl Surroundings {
+    /// What the pod's containers are told of services.
+    pub(crate) fn service_variables(&self, pod: &Pod) -> Vec<(String, String)> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let own = self.services.list(namespace);
+        let kubernetes = self.services.get("default", "kubernetes");
+        service_variables(pod, kubernetes.as_deref(), own.iter().map(|service| &**service))
+    }
+
     /// The folder of a pod's logs.
     pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
         let meta = &pod.metadata;

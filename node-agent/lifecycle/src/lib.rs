@@ -13,6 +13,7 @@ mod notices;
 mod plan;
 mod resources;
 mod rules;
+mod service_variables;
 mod signals;
 mod status;
 
@@ -24,6 +25,7 @@ pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, l
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};
 pub use resources::{CgroupLimits, Quantities, container_limits, pod_limits};
+pub use service_variables::{ServiceAddress, service_variables};
 
 use k8s_openapi::api::core::v1::Pod;
 
