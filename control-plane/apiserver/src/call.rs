@@ -8,6 +8,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
 
 use crate::auth::User;
 use crate::negotiate::{self, Encoding, Format};
@@ -42,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) raw_query: Option<String>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
+    /// The right to the connection, where it can be had.
+    pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 impl Call {

@@ -134,7 +134,7 @@ fn since(query: &Query, now: Timestamp) -> Result<Option<Timestamp>, Status> {
 }
 
 /// The container that is meant: the named one, or the only one.
-fn container(pod: &Pod, wanted: Option<&str>) -> Result<String, Status> {
+pub(crate) fn container(pod: &Pod, wanted: Option<&str>) -> Result<String, Status> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();
     let names = |containers: &[k8s_openapi::api::core::v1::Container]| -> Vec<String> {
@@ -147,8 +147,22 @@ fn container(pod: &Pod, wanted: Option<&str>) -> Result<String, Status> {
         names(&spec.containers),
         names(&spec.init_containers.unwrap_or_default()),
     );
+    let ephemeral: Vec<String> = spec
+        .ephemeral_containers
+        .into_iter()
+        .flatten()
+        .map(|container| container.name)
+        .collect();
     match wanted {
-        Some(wanted) if main.iter().chain(&init).any(|name| name == wanted) => Ok(wanted.to_owned()),
+        Some(wanted)
+            if main
+                .iter()
+                .chain(&init)
+                .chain(&ephemeral)
+                .any(|name| name == wanted) =>
+        {
+            Ok(wanted.to_owned())
+        }
         Some(wanted) => Err(Status::bad_request(format!(
             "container {wanted} is not valid for pod {name}"
         ))),

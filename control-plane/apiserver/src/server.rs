@@ -12,9 +12,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
+use hyper::upgrade::OnUpgrade;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::{self, Attributes, ServiceAccountKeys, User};
@@ -27,6 +29,7 @@ use crate::path::{self, Target};
 use crate::query::Query;
 use crate::render::json_response;
 use crate::status::Failure;
+use crate::streaming::NodeStreams;
 use crate::{discovery, health, negotiate, resource};
 
 /// What an API server is told at its start.
@@ -56,18 +59,28 @@ struct Inner {
     resources: Resources,
     options: Options,
     logs: Arc<dyn PodLogs>,
+    streams: Arc<dyn NodeStreams>,
+    /// Connections that are no longer HTTP's.
+    upgraded: TaskTracker,
     recent: RecentSnapshots,
     documents: Documents,
 }
 
 impl ApiServer {
     /// A server over the shared write path.
-    pub fn new(resources: Resources, options: Options, logs: Arc<dyn PodLogs>) -> Self {
+    pub fn new(
+        resources: Resources,
+        options: Options,
+        logs: Arc<dyn PodLogs>,
+        streams: Arc<dyn NodeStreams>,
+    ) -> Self {
         let (recent, documents) = (RecentSnapshots::default(), Documents::default());
         Self(Arc::new(Inner {
             resources,
             options,
             logs,
+            streams,
+            upgraded: TaskTracker::new(),
             recent,
             documents,
         }))
@@ -87,6 +100,14 @@ impl ApiServer {
 
     pub(crate) fn logs(&self) -> &dyn PodLogs {
         &*self.0.logs
+    }
+
+    pub(crate) fn streams(&self) -> &Arc<dyn NodeStreams> {
+        &self.0.streams
+    }
+
+    pub(crate) fn upgraded(&self) -> &TaskTracker {
+        &self.0.upgraded
     }
 
     pub(crate) fn account_keys(&self) -> Option<&ServiceAccountKeys> {
@@ -122,7 +143,8 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + Sync + 'static,
         B::Error: Into<BoxError>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
         let bearer = parts
             .headers
             .get(AUTHORIZATION)
@@ -138,6 +160,7 @@ impl ApiServer {
             raw_query: parts.uri.query().map(str::to_owned),
             headers: parts.headers,
             body: BoxBody::new(body.map_err(|error| ReadBodyError(error.into()))),
+            upgrade,
         };
         match path::parse(&call.path) {
             Target::Resource(path) => resource::respond(self, &mut call, &path).await,

@@ -1,4 +1,4 @@
-//! What lies below an object: status, scale, binding, eviction, log, proxy, token.
+//! What lies below an object: status, scale, binding, eviction, log, exec and the like, proxy, token.
 
 mod token;
 
@@ -15,7 +15,7 @@ use crate::path::ResourcePath;
 use crate::render::json_response;
 use crate::server::ApiServer;
 use crate::write::{self, Place, success};
-use crate::{logs, proxy, resource};
+use crate::{logs, proxy, resource, streaming};
 
 /// Answers a request for a subresource.
 pub(crate) async fn respond(
@@ -43,6 +43,9 @@ pub(crate) async fn respond(
         ("log", Method::GET) => {
             let pod = pod(server, place).await?;
             logs::respond(server.logs(), &pod, &call.query).await
+        }
+        ("exec" | "attach" | "portforward", Method::GET | Method::POST) => {
+            streaming::respond(server, call, place, name).await
         }
         ("proxy", _) => proxy::respond(server, call, path).await,
         _ => Err(Status::method_not_allowed()),

@@ -216,6 +216,7 @@ impl Server {
                 drain: self.shutdown.clone(),
             },
             Arc::new(self.nodes.clone()),
+            Arc::new(self.nodes.clone()),
         );
         Ok(Services {
             grpc: grpc.into_axum_router(),

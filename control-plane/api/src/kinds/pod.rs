@@ -9,7 +9,19 @@ use crate::field::{FieldErrors, Path};
 use crate::kind::{Kind, SubresourceInfo};
 use crate::pod_spec;
 
+/// A subresource that turns a connection into streams.
+const fn streams(name: &'static str, kind: &'static str) -> SubresourceInfo {
+    SubresourceInfo {
+        name,
+        group: "",
+        version: "v1",
+        kind,
+        verbs: &["create", "get"],
+    }
+}
+
 const SUBRESOURCES: &[SubresourceInfo] = &[
+    streams("attach", "PodAttachOptions"),
     SubresourceInfo {
         name: "binding",
         group: "",
@@ -24,6 +36,7 @@ const SUBRESOURCES: &[SubresourceInfo] = &[
         kind: "Eviction",
         verbs: &["create"],
     },
+    streams("exec", "PodExecOptions"),
     SubresourceInfo {
         name: "log",
         group: "",
@@ -31,6 +44,7 @@ const SUBRESOURCES: &[SubresourceInfo] = &[
         kind: "Pod",
         verbs: &["get"],
     },
+    streams("portforward", "PodPortForwardOptions"),
     SubresourceInfo {
         name: "proxy",
         group: "",

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use flotilla_api::Status;
+use flotilla_api::{Reason, Status};
+use flotilla_apiserver::NodeStreams;
 use flotilla_apiserver::{ApiServer, Body, LogOptions, Options, Peer, PodLogs, ServiceAccountKeys, User};
 use flotilla_raft::Replica;
 use flotilla_resources::Resources;
+use flotilla_tunnel::request::{self, Outcome, channel};
+use flotilla_tunnel::{Ends, Frame};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response};
@@ -19,6 +22,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// An API server over a replica of its own.
 pub(crate) struct Cluster {
@@ -40,6 +44,66 @@ impl PodLogs for EchoLogs {
     ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
         let line = format!("{} tail={:?}\n", options.container, options.tail_lines);
         Ok(futures::stream::iter([Ok(line.into()), Err(Status::internal("cut"))]).boxed())
+    }
+}
+
+/// The one node, `node-1`: its commands and its ports send back what they get. Commands end with code 3.
+struct EchoNode(TaskTracker);
+
+#[async_trait]
+impl NodeStreams for EchoNode {
+    async fn open(&self, node: &str, kind: &str, request_json: Bytes) -> Result<Ends, Status> {
+        if node != "node-1" {
+            return Err(Status::unavailable(format!(
+                "node {node:?} has no connection to this server"
+            )));
+        }
+        let (ends, far) = flotilla_tunnel::pair();
+        match kind {
+            request::PORT_FORWARD => {
+                let wanted: request::PortForwardRequest = serde_json::from_slice(&request_json).unwrap();
+                if wanted.port == 81 {
+                    let message = "error forwarding port 81 to pod web: refused";
+                    return Err(Status::new(Reason::InternalError, message));
+                }
+                self.0.spawn(echo(far, request::CONNECTION, None));
+            }
+            _ => {
+                let outcome = serde_json::to_vec(&Outcome::Exited(3)).unwrap();
+                self.0.spawn(echo(far, channel::STDOUT, Some(outcome)));
+            }
+        }
+        Ok(ends)
+    }
+}
+
+async fn echo(mut ends: Ends, back: u8, outcome: Option<Vec<u8>>) {
+    while let Some(frame) = ends.incoming.recv().await {
+        let back = if frame.channel == channel::RESIZE {
+            channel::STDERR
+        } else {
+            back
+        };
+        let (data, close) = (frame.data, frame.close);
+        if ends
+            .outgoing
+            .send(Frame {
+                channel: back,
+                data,
+                close,
+            })
+            .await
+            .is_err()
+            || close
+        {
+            break;
+        }
+    }
+    if let Some(outcome) = outcome {
+        ends.outgoing
+            .send(Frame::data(channel::OUTCOME, outcome))
+            .await
+            .ok();
     }
 }
 
@@ -98,7 +162,12 @@ impl Cluster {
             address: "127.0.0.1:6443".into(),
             drain: drain.clone(),
         };
-        let server = ApiServer::new(resources, options, Arc::new(EchoLogs));
+        let server = ApiServer::new(
+            resources,
+            options,
+            Arc::new(EchoLogs),
+            Arc::new(EchoNode(TaskTracker::new())),
+        );
         let cluster = Self {
             server,
             replica,

@@ -1,4 +1,4 @@
-//! Whole requests against a real replica in a temporary folder, without sockets.
+//! Whole requests against a real replica in a temporary folder; only streams need a socket.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -7,4 +7,5 @@ mod discovery;
 mod lists;
 mod objects;
 mod refusals;
+mod streams;
 mod watches;
