@@ -1,6 +1,6 @@
 //! The messages and services that servers, nodes and peers exchange over gRPC.
 //!
-//! Everything is generated from `flotilla/*.proto`; nothing is written here by hand.
+//! Everything is generated from `flotilla/*.proto` and `grpc/*.proto`; nothing is written here by hand.
 #![allow(
     missing_docs,
     clippy::all,
@@ -16,4 +16,9 @@ pub mod peer {
 /// Nodes and servers: joining, sessions.
 pub mod node {
     tonic::include_proto!("flotilla.node.v1");
+}
+
+/// gRPC's health protocol, which probes speak.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
 }
