@@ -5,9 +5,9 @@
 
 mod agent;
 mod checkpoint;
+mod checks;
 mod cluster;
 mod directory;
-mod follow;
 mod identity;
 mod logs;
 mod machine;

@@ -2,6 +2,7 @@
 //!
 //! [`LocalMachine`] is the real one. Tests put another behind [`Machine`].
 
+mod command;
 #[cfg(test)]
 pub(crate) mod fake;
 mod port;
@@ -10,12 +11,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
 use flotilla_network::{Network, NetworkError, NodeConfig, Route};
 use flotilla_runtime::{
-    ContainerSpec, ContainerState, DestroySandboxError, KillContainerError, Pod as SandboxHandle,
+    ContainerSpec, ContainerState, DestroySandboxError, ExecError, KillContainerError, Pod as SandboxHandle,
     RemoveContainerError, RunSandboxError, Runtime, SandboxSpec, ShimError, StartContainerError, Started,
 };
 use tokio::net::TcpStream;
@@ -55,6 +57,27 @@ pub(crate) enum FindImageError {
     Cancelled,
 }
 
+/// Why a command in a container has no exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("there is no such sandbox")]
+    NoSandbox,
+    #[error("cannot run the command")]
+    Exec(#[from] ExecError),
+    #[error("cannot read what the command says")]
+    Read(#[source] std::io::Error),
+    #[error("the command takes too long")]
+    TimedOut,
+}
+
+/// What became of a command in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandOutput {
+    pub(crate) code: i32,
+    /// The first of what it said, on stdout and stderr.
+    pub(crate) output: Vec<u8>,
+}
+
 /// What the runtime knows of one pod.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observation {
@@ -83,6 +106,14 @@ pub(crate) trait Machine: Send + Sync + 'static {
     async fn start(&self, uid: &str, spec: ContainerSpec) -> Result<Started, StartContainerError>;
     async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), KillContainerError>;
     async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError>;
+    /// Runs a command in a container and waits for its end; one that takes longer than `limit` is killed.
+    async fn command(
+        &self,
+        uid: &str,
+        id: &str,
+        args: Vec<String>,
+        limit: Duration,
+    ) -> Result<CommandOutput, CommandError>;
     /// None when there is no sandbox.
     fn observe(&self, uid: &str) -> Option<Observation>;
     /// Changes when a container ended or the sandbox died.
@@ -235,6 +266,17 @@ impl Machine for LocalMachine {
             Some(sandbox) => sandbox.remove_container(id).await,
             None => Ok(()),
         }
+    }
+
+    async fn command(
+        &self,
+        uid: &str,
+        id: &str,
+        args: Vec<String>,
+        limit: Duration,
+    ) -> Result<CommandOutput, CommandError> {
+        let sandbox = self.sandbox(uid).ok_or(CommandError::NoSandbox)?;
+        command::run(&sandbox, id, args, limit).await
     }
 
     fn observe(&self, uid: &str) -> Option<Observation> {

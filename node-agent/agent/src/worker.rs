@@ -3,8 +3,10 @@
 //! *Guarantees*: what happened is on disk before it is reported, and a container's end is reported before what is
 //! left of it is removed. *Assumes*: nobody else touches the pod's sandbox.
 
+mod last_words;
 mod starting;
 mod steps;
+mod tending;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +16,8 @@ use std::time::Duration;
 
 use flotilla_images::Image;
 use flotilla_lifecycle::{
-    History, Notice, Plan, Quantities, Run, Sandbox, ServiceAddress, View, notices, plan, service_variables,
+    History, HookKind, Notice, Plan, Quantities, Run, Sandbox, StartedWith, View, find_container,
+    hook_failure, notices, plan,
 };
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;
@@ -22,10 +25,12 @@ use flotilla_runtime::ContainerState;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::tending::{Report, Tending};
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::follow::Mirror;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
@@ -48,19 +53,13 @@ pub(crate) struct Surroundings {
     pub(crate) logs_dir: PathBuf,
     /// Folders of the files that a pod's containers share.
     pub(crate) files_dir: PathBuf,
-    /// Addresses of the cluster's services.
-    pub(crate) services: Mirror<ServiceAddress>,
+    /// Probes and hooks.
+    pub(crate) tasks: TaskTracker,
+    /// When this agent began.
+    pub(crate) started: Instant,
 }
 
 impl Surroundings {
-    /// What the pod's containers are told of services.
-    pub(crate) fn service_variables(&self, pod: &Pod) -> Vec<(String, String)> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let own = self.services.list(namespace);
-        let kubernetes = self.services.get("default", "kubernetes");
-        service_variables(pod, kubernetes.as_deref(), own.iter().map(|service| &**service))
-    }
-
     /// The folder of a pod's logs.
     pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
         let meta = &pod.metadata;
@@ -84,12 +83,14 @@ pub(crate) struct Worker {
     saved: Option<Checkpoint>,
     images: BTreeMap<String, Image>,
     changes: Option<watch::Receiver<u64>>,
+    tending: Tending,
 }
 
 /// Why a wait ended.
 enum Woken {
     Again,
     Shutdown,
+    Report(Report),
 }
 
 impl Worker {
@@ -109,6 +110,7 @@ impl Worker {
             saved: None,
             images: BTreeMap::new(),
             changes: None,
+            tending: Tending::new(),
         }
     }
 
@@ -118,17 +120,25 @@ impl Worker {
             .history
             .started_at
             .get_or_insert_with(Timestamp::now);
+        self.checkpoint.history.taken_over();
         loop {
             self.take_desired();
-            self.observe();
+            self.observe().await;
             let plan = self.plan();
+            if plan.is_ending {
+                self.checkpoint
+                    .history
+                    .stopping_since
+                    .get_or_insert_with(Timestamp::now);
+            }
             self.publish(&plan);
+            self.tend();
             self.tidy().await;
             if plan.is_gone {
                 self.finish(&shutdown).await;
                 return;
             }
-            let mut limit = plan.look_again_at.map(until);
+            let mut limit = plan.look_again_at.map(|at| Instant::now() + until(at));
             if !plan.steps.is_empty() {
                 if self.perform(plan.steps).await {
                     if shutdown.is_cancelled() {
@@ -136,10 +146,69 @@ impl Worker {
                     }
                     continue;
                 }
-                limit = Some(RETRY);
+                limit = Some(Instant::now() + RETRY);
             }
-            if let Woken::Shutdown = self.wait(limit, &shutdown).await {
+            if !self.idle(limit, &shutdown).await {
                 return;
+            }
+        }
+    }
+
+    /// Waits until something has happened that may call for a step; false on shutdown.
+    async fn idle(&mut self, limit: Option<Instant>, shutdown: &CancellationToken) -> bool {
+        loop {
+            match self.wait(limit, shutdown).await {
+                Woken::Again => return true,
+                Woken::Shutdown => return false,
+                Woken::Report(report) => {
+                    if self.learn_report(report) {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tend(&mut self) {
+        let Checkpoint { pod, history, .. } = &self.checkpoint;
+        self.tending.tend(&self.surroundings, &self.uid, pod, history);
+    }
+
+    /// Notes what a probe or hook has found; false when that changes nothing.
+    fn learn_report(&mut self, report: Report) -> bool {
+        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
+        match report {
+            Report::Probe {
+                container,
+                id,
+                kind,
+                outcome,
+                is_extra,
+            } => {
+                let before = history.container(&container).probes;
+                let notice = history.probed(pod, &container, &id, kind, &outcome);
+                let is_news = history.container(&container).probes != before;
+                notice
+                    .into_iter()
+                    .filter(|_| !is_extra)
+                    .for_each(|notice| self.tell(notice));
+                is_news
+            }
+            Report::Hook {
+                container,
+                id,
+                kind,
+                result,
+            } => {
+                match kind {
+                    HookKind::PostStart => history.post_started(&container, &id, result.clone().err()),
+                    HookKind::PreStop => history.pre_stopped(&container, &id),
+                }
+                if let Err(error) = result {
+                    tracing::info!(pod = self.uid, container, why = error, "a hook failed");
+                    self.tell(hook_failure(&self.checkpoint.pod, &container, kind));
+                }
+                true
             }
         }
     }
@@ -157,7 +226,7 @@ impl Worker {
     }
 
     /// Takes over what the runtime knows.
-    fn observe(&mut self) {
+    async fn observe(&mut self) {
         if self.changes.is_none() {
             self.changes = self.surroundings.machine.changes(&self.uid);
         }
@@ -170,10 +239,17 @@ impl Worker {
         }
         let now = Timestamp::now();
         let observation = self.surroundings.machine.observe(&self.uid).unwrap_or_default();
-        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
         for container in &observation.containers {
-            absorb(pod, history, container);
+            let Checkpoint { pod, history, .. } = &mut self.checkpoint;
+            let Some(code) = absorb(pod, history, container) else {
+                continue;
+            };
+            if let Some(message) = self.last_words(container, code).await {
+                let history = &mut self.checkpoint.history;
+                history.container_mut(&container.name).left_message(message);
+            }
         }
+        let history = &mut self.checkpoint.history;
         for past in history.containers.values_mut() {
             let is_known = |id: &str| observation.containers.iter().any(|container| container.id == id);
             if past.run.as_ref().is_some_and(|run| !is_known(&run.id)) {
@@ -201,7 +277,7 @@ impl Worker {
     fn publish(&mut self, plan: &Plan) {
         let before = std::mem::replace(&mut self.checkpoint.status, plan.status.clone());
         self.save();
-        let hold = if plan.steps.is_empty() {
+        let hold = if plan.steps.is_empty() || is_flip(&before, &plan.status) {
             Duration::ZERO
         } else {
             PASSING
@@ -275,8 +351,13 @@ impl Worker {
         }
     }
 
-    async fn wait(&mut self, limit: Option<Duration>, shutdown: &CancellationToken) -> Woken {
-        let changes = &mut self.changes;
+    async fn wait(&mut self, limit: Option<Instant>, shutdown: &CancellationToken) -> Woken {
+        let Self {
+            changes,
+            desired,
+            tending,
+            ..
+        } = self;
         let changed = async move {
             if let Some(changes) = changes
                 && changes.changed().await.is_ok()
@@ -288,16 +369,17 @@ impl Worker {
         };
         let timer = async {
             match limit {
-                Some(limit) => tokio::time::sleep(limit).await,
+                Some(limit) => tokio::time::sleep_until(limit).await,
                 None => std::future::pending().await,
             }
         };
         // Every arm only waits: whichever is dropped, the loop reads the state anew.
         tokio::select! {
             () = shutdown.cancelled() => Woken::Shutdown,
-            changed = self.desired.changed() => if changed.is_ok() { Woken::Again } else { Woken::Shutdown },
+            changed = desired.changed() => if changed.is_ok() { Woken::Again } else { Woken::Shutdown },
             () = changed => Woken::Again,
             () = timer => Woken::Again,
+            report = tending.report() => Woken::Report(report),
         }
     }
 
@@ -330,10 +412,17 @@ impl Worker {
     }
 
     fn container(&self, name: &str) -> Option<Container> {
-        let spec = self.checkpoint.pod.spec.as_ref()?;
-        let all = spec.init_containers.iter().flatten().chain(&spec.containers);
-        all.into_iter().find(|container| container.name == name).cloned()
+        find_container(&self.checkpoint.pod, name)
     }
+}
+
+/// Whether requests are to begin or cease to reach the pod, which cannot wait.
+fn is_flip(before: &PodStatus, after: &PodStatus) -> bool {
+    let is_ready = |status: &PodStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    is_ready(before) != is_ready(after)
 }
 
 /// Whether two statuses read the same; times are told in whole seconds.
@@ -346,36 +435,32 @@ fn until(at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
 }
 
-/// Notes a container that the runtime knows: a start whose record was lost with the agent, or an end.
-fn absorb(pod: &Pod, history: &mut History, container: &ContainerState) {
-    let spec = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let Some(image) = spec
-        .into_iter()
-        .find(|known| known.name == container.name)
-        .map(|known| known.image.clone())
-    else {
-        return;
-    };
+/// Notes a container that the runtime knows: a start whose record was lost with the agent, or an end, whose exit code
+/// it returns.
+fn absorb(pod: &Pod, history: &mut History, container: &ContainerState) -> Option<i32> {
+    let known = find_container(pod, &container.name)?;
     let past = history.container_mut(&container.name);
     if past.attempts <= container.attempt {
         past.attempts = container.attempt;
         past.started(Run {
             id: container.id.clone(),
             started_at: container.started_at,
-            image: image.unwrap_or_default(),
+            image: known.image.clone().unwrap_or_default(),
             image_id: String::new(),
             stop_signal: None,
             finished: None,
+            started_with: StartedWith::default(),
         });
+        history.expect_post_start(&known);
     }
-    match container.finished {
-        Some(exit) if exit.unknown => past.lost(exit.finished_at),
-        Some(exit) => {
-            past.exited(&container.id, exit.code, exit.oom_killed, exit.finished_at);
+    let past = history.container_mut(&container.name);
+    match container.finished? {
+        exit if exit.unknown => {
+            past.lost(exit.finished_at);
+            None
         }
-        None => {}
+        exit => past
+            .exited(&container.id, exit.code, exit.oom_killed, exit.finished_at)
+            .then_some(exit.code),
     }
 }

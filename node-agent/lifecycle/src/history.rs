@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::{Backoff, FIRST_SECONDS, double};
+use crate::probes::ProbeResults;
+use crate::stopping::Stopping;
 
 /// Everything that [`plan`](crate::plan) must know about the past of a pod.
 ///
@@ -71,6 +73,30 @@ pub struct ContainerHistory {
     pub image: ImageState,
     /// What was asked of the running attempt.
     pub stop: Option<Stop>,
+    /// When the running attempt was asked to stop.
+    #[serde(default)]
+    pub signalled_at: Option<Timestamp>,
+    /// Set while this container is being stopped and its pod is not.
+    #[serde(default)]
+    pub stopping: Option<Stopping>,
+    /// The verdicts of the probes on the newest attempt.
+    #[serde(default)]
+    pub probes: ProbeResults,
+    /// What stands between the newest attempt's start and its being counted as running.
+    #[serde(default)]
+    pub post_start: Option<PostStart>,
+}
+
+/// The hook that runs right after a container's start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PostStart {
+    /// It is to run, or runs.
+    Pending,
+    /// It failed, so the container is ended; why, in words.
+    Failed {
+        /// Kubelet's words.
+        message: String,
+    },
 }
 
 /// One attempt.
@@ -88,6 +114,30 @@ pub struct Run {
     pub stop_signal: Option<String>,
     /// Set once it has ended.
     pub finished: Option<Termination>,
+    /// What it was started with; another wish makes another attempt.
+    #[serde(default)]
+    pub started_with: StartedWith,
+}
+
+/// What the pod said when an attempt was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedWith {
+    /// The image as the pod names it; none when that is not known.
+    pub image: Option<String>,
+    /// Who runs it.
+    #[serde(default)]
+    pub user: Option<RunUser>,
+}
+
+/// The numbers behind a container's user.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunUser {
+    /// User.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 /// How an attempt ended.
@@ -105,6 +155,9 @@ pub struct Termination {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Timestamp,
+    /// It was stopped to be started anew, whatever its exit code.
+    #[serde(default)]
+    pub is_replaced: bool,
 }
 
 /// Why a container cannot be created.
@@ -142,6 +195,10 @@ pub enum ImageState {
 /// What was asked of a running container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stop {
+    /// The preStop hook runs.
+    Hook,
+    /// The preStop hook is over.
+    Ready,
     /// The stop signal was sent.
     Asked,
     /// SIGKILL was sent.
@@ -210,6 +267,11 @@ impl History {
 }
 
 impl ContainerHistory {
+    /// Whether the newest attempt runs and its postStart hook is behind it.
+    pub fn is_up(&self) -> bool {
+        self.is_running() && self.post_start.is_none()
+    }
+
     /// Whether the newest attempt has a live process.
     pub fn is_running(&self) -> bool {
         self.run.as_ref().is_some_and(|run| run.finished.is_none())
@@ -255,6 +317,7 @@ impl ContainerHistory {
             message: Some(message),
             started_at: None,
             finished_at: now,
+            is_replaced: false,
         });
         self.begin(run, now);
         self.image = ImageState::Unknown;
@@ -290,9 +353,12 @@ impl ContainerHistory {
             message: None,
             started_at: Some(run.started_at),
             finished_at,
+            is_replaced: self
+                .stopping
+                .as_ref()
+                .is_some_and(|stopping| stopping.is_replaced),
         });
-        self.image = ImageState::Unknown;
-        self.stop = None;
+        self.forget_attempt();
         true
     }
 
@@ -308,9 +374,19 @@ impl ContainerHistory {
             message: Some("The container could not be located when the pod was terminated".to_owned()),
             started_at: Some(run.started_at),
             finished_at: now,
+            is_replaced: self
+                .stopping
+                .as_ref()
+                .is_some_and(|stopping| stopping.is_replaced),
         });
-        self.image = ImageState::Unknown;
-        self.stop = None;
+        self.forget_attempt();
+    }
+
+    /// Words that a finished attempt left behind.
+    pub fn left_message(&mut self, message: String) {
+        if let Some(finished) = self.run.as_mut().and_then(|run| run.finished.as_mut()) {
+            finished.message = Some(message);
+        }
     }
 
     fn begin(&mut self, run: Run, now: Timestamp) {
@@ -325,7 +401,20 @@ impl ContainerHistory {
         self.attempts += 1;
         self.run = Some(run);
         self.trouble = None;
+        self.forget_stop();
+        self.probes = ProbeResults::default();
+    }
+
+    fn forget_attempt(&mut self) {
+        self.image = ImageState::Unknown;
+        self.forget_stop();
+    }
+
+    fn forget_stop(&mut self) {
         self.stop = None;
+        self.signalled_at = None;
+        self.stopping = None;
+        self.post_start = None;
     }
 
     fn forget_run(&mut self) {

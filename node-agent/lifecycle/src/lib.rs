@@ -7,25 +7,39 @@ mod backoff;
 mod environment;
 mod expansion;
 mod files;
+mod handlers;
 mod history;
+mod hooks;
 mod launch;
 mod notices;
 mod plan;
+mod probes;
 mod resources;
 mod rules;
-mod service_variables;
 mod signals;
 mod status;
+mod stopping;
+mod termination;
 
 pub use backoff::Backoff;
 pub use environment::{EnvironmentError, Facts, References};
 pub use files::{hosts_file, resolver_file};
-pub use history::{ContainerHistory, History, ImageState, Run, Sandbox, Stop, Termination, Trouble};
+pub use handlers::{Check, HandlerError, HttpCheck, host_port};
+pub use history::{
+    ContainerHistory, History, ImageState, PostStart, Run, RunUser, Sandbox, StartedWith, Stop, Termination,
+    Trouble,
+};
+pub use hooks::{HookKind, WantedHook, hook_failure, wanted_hooks};
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};
+pub use probes::{
+    ProbeKind, ProbeOutcome, ProbeResults, Tally, WantedProbe, pause, period, timeout, wanted_probes,
+};
 pub use resources::{CgroupLimits, Quantities, container_limits, pod_limits};
-pub use service_variables::{ServiceAddress, service_variables};
+pub use rules::find_container;
+pub use stopping::{Begin, Stopping};
+pub use termination::{FALLBACK_LINES_MAX, MessagePolicy, fallback_message, file_message, message_policy};
 
 use k8s_openapi::api::core::v1::Pod;
 

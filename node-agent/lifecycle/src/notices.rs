@@ -28,8 +28,11 @@ impl Notice {
         message: String,
     ) -> Notice {
         let is_main = |(role, c): (Role, &Container)| role == Role::Main && c.name == container;
+        let is_ephemeral = || rules::ephemeral(pod).iter().any(|c| c.name == container);
         let list = if rules::containers(pod).any(is_main) {
             "containers"
+        } else if is_ephemeral() {
+            "ephemeralContainers"
         } else {
             "initContainers"
         };
@@ -55,7 +58,9 @@ impl Notice {
 /// The events that the step from one status to the next is worth.
 pub fn notices(pod: &Pod, before: &PodStatus, after: &PodStatus) -> Vec<Notice> {
     let mut notices = Vec::new();
-    for (_, container) in rules::containers(pod) {
+    let ephemeral = rules::ephemeral(pod);
+    let ordinary = rules::containers(pod).map(|(_, container)| container);
+    for container in ordinary.chain(&ephemeral) {
         let reason = waiting_reason(after, &container.name);
         if reason.is_none() || reason == waiting_reason(before, &container.name) {
             continue;
@@ -92,6 +97,7 @@ fn waiting_reason<'a>(status: &'a PodStatus, container: &str) -> Option<&'a str>
         .init_container_statuses
         .iter()
         .chain(&status.container_statuses)
+        .chain(&status.ephemeral_container_statuses)
         .flatten();
     let of = all
         .into_iter()

@@ -1,22 +1,22 @@
 //! The next steps of one pod.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use crate::backoff::later;
-use crate::history::{ContainerHistory, History, ImageState, Sandbox, Stop};
+use crate::history::{ContainerHistory, History, ImageState, PostStart, Sandbox};
+use crate::hooks;
 use crate::rules::{self, Fate, Role, Verdict};
-use crate::signals::stop_signal;
 use crate::status;
+use crate::stopping::{Begin, DEFAULT_GRACE_SECONDS, StopOne, stop_alone};
 
 /// A container that cannot be created is tried again after this long.
 const TROUBLE_SECONDS: i64 = 10;
 /// A sandbox that cannot be made is tried again after one second, then two, then four, up to this.
 const SANDBOX_SECONDS_MAX: i64 = 10;
-/// Kubernetes' default of `terminationGracePeriodSeconds`.
-const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// What is known when a decision is due.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,8 @@ pub struct Plan {
     pub status: PodStatus,
     /// When to ask again if nothing happens before.
     pub look_again_at: Option<Timestamp>,
+    /// The pod is on its way out, or over.
+    pub is_ending: bool,
     /// The pod was to end, and nothing of it is left here.
     pub is_gone: bool,
 }
@@ -63,6 +65,15 @@ pub enum Step {
         /// The number of this attempt, from 0.
         attempt: u32,
     },
+    /// Run a container's preStop hook; its end is near.
+    PreStop {
+        /// Its name.
+        container: String,
+        /// The runtime's name of it.
+        id: String,
+        /// Set when this is the first step of its end.
+        begin: Option<Begin>,
+    },
     /// Ask a container to stop.
     Signal {
         /// Its name.
@@ -71,6 +82,8 @@ pub enum Step {
         id: String,
         /// The signal's number.
         signal: i32,
+        /// Set when this is the first step of its end.
+        begin: Option<Begin>,
     },
     /// End a container with SIGKILL.
     Kill {
@@ -78,6 +91,8 @@ pub enum Step {
         container: String,
         /// The runtime's name of it.
         id: String,
+        /// Set when this is the first step of its end.
+        begin: Option<Begin>,
     },
     /// Take down namespaces and network.
     RemoveSandbox,
@@ -87,11 +102,13 @@ pub enum Step {
 pub fn plan(view: &View<'_>) -> Plan {
     let verdict = rules::verdict(view.pod, view.history, view.previous, view.now);
     let mut draft = Draft::default();
-    match grace_seconds(view, verdict.as_ref()) {
+    let grace = grace_seconds(view, verdict.as_ref());
+    match grace {
         Some(grace) => end(view, grace, &mut draft),
         None => run(view, &mut draft),
     }
     Plan {
+        is_ending: grace.is_some(),
         status: status::status(view, verdict.as_ref()),
         steps: draft.steps,
         look_again_at: draft.look_again_at,
@@ -122,15 +139,16 @@ pub(crate) fn is_ending(view: &View<'_>, verdict: Option<&Verdict>) -> bool {
     grace_seconds(view, verdict).is_some()
 }
 
+/// The plan while it is being made.
 #[derive(Default)]
-struct Draft {
-    steps: Vec<Step>,
+pub(crate) struct Draft {
+    pub(crate) steps: Vec<Step>,
     look_again_at: Option<Timestamp>,
     is_gone: bool,
 }
 
 impl Draft {
-    fn look_again(&mut self, at: Timestamp) {
+    pub(crate) fn look_again(&mut self, at: Timestamp) {
         self.look_again_at = Some(self.look_again_at.map_or(at, |before| before.min(at)));
     }
 }
@@ -146,57 +164,37 @@ fn end(view: &View<'_>, grace: i64, draft: &mut Draft) {
         }
         return;
     }
-    let deadline = later(view.history.stopping_since.unwrap_or(view.now), grace);
-    let is_late = view.now >= deadline;
-    for (_, container, history) in stopping_now(running, is_late) {
-        let Some(run) = &history.run else { continue };
-        let (name, id) = (container.name.clone(), run.id.clone());
-        match history.stop {
-            Some(Stop::Killed) => {}
-            None | Some(Stop::Asked) if is_late => draft.steps.push(Step::Kill { container: name, id }),
-            None => {
-                let signal = stop_signal(container, run.stop_signal.as_deref());
-                draft.steps.push(Step::Signal {
-                    container: name,
-                    id,
-                    signal,
-                });
-            }
-            Some(Stop::Asked) => {}
-        }
-    }
-    if !is_late {
-        draft.look_again(deadline);
+    let has_others = running.iter().any(|(role, ..)| *role != Role::Sidecar);
+    let last = running.len() - 1;
+    for (index, (role, container, past)) in running.into_iter().enumerate() {
+        let stop = StopOne {
+            since: view.history.stopping_since.unwrap_or(view.now),
+            grace_seconds: grace,
+            has_turn: role != Role::Sidecar || (!has_others && index == last),
+            message: format!("Stopping container {}", container.name),
+            alone: None,
+        };
+        stop.next(&container, past, view.now, draft);
     }
 }
 
-type Live<'a> = (Role, &'a Container, &'a ContainerHistory);
+type Live<'a> = (Role, Cow<'a, Container>, &'a ContainerHistory);
 
+/// All containers that run, in the order of their start. Sidecars outlive the others and stop one by one, the last
+/// started first.
 fn running<'a>(view: &View<'a>) -> Vec<Live<'a>> {
     let history = view.history;
-    let live = |(role, container): (Role, &'a Container)| {
+    let live = |(role, container): (Role, Cow<'a, Container>)| {
         let past = history
             .containers
             .get(&container.name)
             .filter(|past| past.is_running())?;
         Some((role, container, past))
     };
-    rules::containers(view.pod).filter_map(live).collect()
-}
-
-/// Sidecars outlive the other containers and stop one by one, the last started first.
-fn stopping_now(running: Vec<Live<'_>>, all: bool) -> Vec<Live<'_>> {
-    let has_others = running.iter().any(|(role, ..)| *role != Role::Sidecar);
-    if all {
-        return running;
-    }
-    if has_others {
-        return running
-            .into_iter()
-            .filter(|(role, ..)| *role != Role::Sidecar)
-            .collect();
-    }
-    running.into_iter().next_back().into_iter().collect()
+    let ephemeral = rules::ephemeral(view.pod).into_iter();
+    let ephemeral = ephemeral.map(|container| (Role::Ephemeral, Cow::Owned(container)));
+    let ordinary = rules::containers(view.pod).map(|(role, container)| (role, Cow::Borrowed(container)));
+    ephemeral.chain(ordinary).filter_map(live).collect()
 }
 
 fn run(view: &View<'_>, draft: &mut Draft) {
@@ -204,34 +202,46 @@ fn run(view: &View<'_>, draft: &mut Draft) {
         draft.look_again(deadline);
     }
     let has_sandbox = sandbox(view, draft);
-    for container in due(view, draft) {
-        let history = view.history.containers.get(&container.name);
-        match history.map_or(&ImageState::Unknown, |history| &history.image) {
-            ImageState::Unknown => draft.steps.push(Step::FindImage {
-                container: container.name.clone(),
-            }),
-            ImageState::Missing {
-                since, wait_seconds, ..
-            } => {
-                let next = later(*since, *wait_seconds);
-                if next <= view.now {
-                    draft.steps.push(Step::FindImage {
-                        container: container.name.clone(),
-                    });
-                } else {
-                    let shown_until = later(*since, rules::START_ERROR_SECONDS);
-                    draft.look_again(if view.now < shown_until { shown_until } else { next });
-                }
-            }
-            ImageState::Present if has_sandbox => {
-                let attempt = history.map_or(0, |history| history.attempts);
-                draft.steps.push(Step::Start {
-                    container: container.name.clone(),
-                    attempt,
-                });
-            }
-            ImageState::Present => {}
+    for (role, container) in rules::containers(view.pod) {
+        if let Some(past) = view.history.containers.get(&container.name) {
+            stop_alone(view, (role, container), past, draft);
         }
+    }
+    for container in rules::ephemeral(view.pod) {
+        let fate = rules::fate(view.pod, Role::Ephemeral, &container, view.history, view.now);
+        if fate == Fate::Unstarted && !is_troubled(view, &container, draft) {
+            begin(view, &container, has_sandbox, draft);
+        }
+    }
+    for container in due(view, draft) {
+        begin(view, container, has_sandbox, draft);
+    }
+}
+
+/// Brings a container one step nearer to its start.
+fn begin(view: &View<'_>, container: &Container, has_sandbox: bool, draft: &mut Draft) {
+    let history = view.history.containers.get(&container.name);
+    let find = || Step::FindImage {
+        container: container.name.clone(),
+    };
+    match history.map_or(&ImageState::Unknown, |history| &history.image) {
+        ImageState::Unknown => draft.steps.push(find()),
+        ImageState::Missing {
+            since, wait_seconds, ..
+        } => {
+            let next = later(*since, *wait_seconds);
+            if next <= view.now {
+                draft.steps.push(find());
+            } else {
+                let shown_until = later(*since, rules::START_ERROR_SECONDS);
+                draft.look_again(if view.now < shown_until { shown_until } else { next });
+            }
+        }
+        ImageState::Present if has_sandbox => draft.steps.push(Step::Start {
+            container: container.name.clone(),
+            attempt: history.map_or(0, |history| history.attempts),
+        }),
+        ImageState::Present => {}
     }
 }
 
@@ -269,10 +279,14 @@ fn due<'a>(view: &View<'a>, draft: &mut Draft) -> Vec<&'a Container> {
         }
         let is_open = match role {
             Role::Init => mains_ran || fate == Fate::Ended { exit_code: 0 },
-            Role::Sidecar => mains_ran || fate == Fate::Running,
-            Role::Main => true,
+            Role::Sidecar => mains_ran || rules::has_started(container, view.history),
+            Role::Main | Role::Ephemeral => true,
         };
-        if !is_open {
+        // The next container waits for the hook of this one.
+        let past = view.history.containers.get(&container.name);
+        let is_hooked = past.is_some_and(|past| past.post_start == Some(PostStart::Pending))
+            || (is_wanted && hooks::has_post_start(container));
+        if !is_open || is_hooked {
             break;
         }
     }

@@ -35,19 +35,36 @@ pub fn container_limits(container: &Container) -> CgroupLimits {
     limits(need.cpu_request, need.cpu_limit, need.memory_limit)
 }
 
-/// The limits of the pod's cgroup: the sum of its containers', where each has one.
+/// The limits of the pod's cgroup: the sum of its containers', where each has one, and what the pod costs by itself.
+///
+/// Init containers run one after another, beside the sidecars before them.
 pub fn pod_limits(pod: &Pod) -> CgroupLimits {
-    let mut always = Sum::default();
-    let mut first: Vec<Sum> = Vec::new();
+    let mut lasting = Sum::default();
+    let mut peak = Sum::default();
     for (role, container) in rules::containers(pod) {
-        let mut one = Sum::default();
-        one.add(Need::of(container));
+        let mut with = lasting;
+        with.add(Need::of(container));
         match role {
-            Role::Main | Role::Sidecar => always.add(Need::of(container)),
-            Role::Init => first.push(one),
+            Role::Main | Role::Sidecar => lasting = with,
+            Role::Init => peak = peak.larger(with),
+            Role::Ephemeral => {}
         }
     }
-    let total = first.into_iter().fold(always, Sum::larger);
+    let mut total = peak.larger(lasting);
+    let spec = pod.spec.as_ref();
+    if let Some(stated) = spec.and_then(|spec| spec.resources.as_ref()) {
+        total.replace(stated);
+    }
+    if let Some(overhead) = spec.and_then(|spec| spec.overhead.as_ref()) {
+        let cost = |name| Quantity::get(Some(overhead), name);
+        let cpu = cost("cpu").map_or(0, Quantity::milli);
+        let memory = cost("memory").map_or(0, Quantity::value);
+        total.add(Need {
+            cpu_request: cpu,
+            cpu_limit: Some(cpu),
+            memory_limit: Some(memory),
+        });
+    }
     limits(total.cpu_request, total.cpu_limit, total.memory_limit)
 }
 
@@ -61,7 +78,10 @@ struct Need {
 impl Need {
     fn of(container: &Container) -> Need {
         let none = ResourceRequirements::default();
-        let resources = container.resources.as_ref().unwrap_or(&none);
+        Need::stated(container.resources.as_ref().unwrap_or(&none))
+    }
+
+    fn stated(resources: &ResourceRequirements) -> Need {
         let (requests, limits) = (resources.requests.as_ref(), resources.limits.as_ref());
         let cpu = |list| Quantity::get(list, "cpu").map(Quantity::milli);
         let cpu_limit = cpu(limits).filter(|limit| *limit > 0);
@@ -97,6 +117,17 @@ impl Sum {
         self.cpu_request = self.cpu_request.saturating_add(need.cpu_request);
         self.cpu_limit = both(self.cpu_limit, need.cpu_limit);
         self.memory_limit = both(self.memory_limit, need.memory_limit);
+    }
+
+    /// What is stated for the pod as a whole counts instead of the sum.
+    fn replace(&mut self, stated: &ResourceRequirements) {
+        let need = Need::stated(stated);
+        let has_cpu = |list| Quantity::get(list, "cpu").is_some();
+        if has_cpu(stated.requests.as_ref()) || need.cpu_limit.is_some() {
+            self.cpu_request = need.cpu_request;
+        }
+        self.cpu_limit = need.cpu_limit.or(self.cpu_limit);
+        self.memory_limit = need.memory_limit.or(self.memory_limit);
     }
 
     fn larger(self, other: Sum) -> Sum {
@@ -144,6 +175,31 @@ mod tests {
             memory_limit: Some(67_108_864),
         };
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_pods_own_cost_is_added() {
+        let mut pod = pod(&format!("[{SURE}]"));
+        let overhead = r#"{"cpu":"100m","memory":"1Mi"}"#;
+        pod.spec.as_mut().unwrap().overhead = serde_json::from_str(overhead).unwrap();
+        let found = pod_limits(&pod);
+        assert_eq!(
+            (found.cpu_shares, found.cpu_quota, found.memory_limit),
+            (Some(1126), Some(110_000), Some((1 << 30) + (1 << 20)))
+        );
+    }
+
+    #[test]
+    fn init_containers_run_beside_the_sidecars_before_them() {
+        let spec = r#"{"spec":{"initContainers":[
+            {"name":"side","restartPolicy":"Always","resources":{"limits":{"cpu":"1","memory":"1Gi"}}},
+            {"name":"init","resources":{"limits":{"cpu":"3","memory":"1Gi"}}}],
+            "containers":[{"name":"web","resources":{"limits":{"cpu":"2","memory":"2Gi"}}}]}}"#;
+        let found = pod_limits(&serde_json::from_str(spec).unwrap());
+        assert_eq!(
+            (found.cpu_quota, found.memory_limit),
+            (Some(400_000), Some(3 << 30))
+        );
     }
 
     #[test]

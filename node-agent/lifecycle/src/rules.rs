@@ -1,10 +1,11 @@
 //! Which containers a pod has, which of them restart, and when a pod is over.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRuleOnExitCodes, EphemeralContainer, Pod};
 
 use crate::backoff::later;
 use crate::history::{ContainerHistory, History};
+use crate::probes;
 
 /// For how long a failed start is shown as such before the ordinary back-off takes over. Kubelet shows it until its
 /// next look at the runtime, which is a second later.
@@ -17,6 +18,8 @@ pub(crate) enum Role {
     /// An init container with `restartPolicy: Always`: runs beside what comes after it.
     Sidecar,
     Main,
+    /// Added to a running pod to look into it; runs once and counts for nothing.
+    Ephemeral,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,48 @@ pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> 
         .chain(mains.iter().map(|c| (Role::Main, c)))
 }
 
+/// The ephemeral containers of a pod, as ordinary ones.
+pub(crate) fn ephemeral(pod: &Pod) -> Vec<Container> {
+    let spec = pod.spec.as_ref();
+    let list = spec.and_then(|spec| spec.ephemeral_containers.as_deref());
+    list.unwrap_or_default().iter().map(as_container).collect()
+}
+
+/// What an ephemeral container has in common with an ordinary one.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let one = ephemeral.clone();
+    Container {
+        args: one.args,
+        command: one.command,
+        env: one.env,
+        env_from: one.env_from,
+        image: one.image,
+        image_pull_policy: one.image_pull_policy,
+        name: one.name,
+        security_context: one.security_context,
+        stdin: one.stdin,
+        stdin_once: one.stdin_once,
+        termination_message_path: one.termination_message_path,
+        termination_message_policy: one.termination_message_policy,
+        tty: one.tty,
+        volume_devices: one.volume_devices,
+        volume_mounts: one.volume_mounts,
+        working_dir: one.working_dir,
+        ..Container::default()
+    }
+}
+
+/// The container of that name, of whichever role.
+pub fn find_container(pod: &Pod, name: &str) -> Option<Container> {
+    let mut ordinary = containers(pod).map(|(_, container)| container);
+    let found = ordinary.find(|container| container.name == name).cloned();
+    found.or_else(|| {
+        ephemeral(pod)
+            .into_iter()
+            .find(|container| container.name == name)
+    })
+}
+
 fn init_role(container: &Container) -> Role {
     match container.restart_policy.as_deref() {
         Some("Always") => Role::Sidecar,
@@ -78,7 +123,7 @@ pub(crate) fn fate(pod: &Pod, role: Role, container: &Container, history: &Histo
     let Some(finished) = &run.finished else {
         return Fate::Running;
     };
-    if !restarts(policy(pod, role, container), finished.exit_code) {
+    if !finished.is_replaced && !restarts(pod, role, container, finished.exit_code) {
         return Fate::Ended {
             exit_code: finished.exit_code,
         };
@@ -121,12 +166,30 @@ fn policy(pod: &Pod, role: Role, container: &Container) -> RestartPolicy {
     }
 }
 
-fn restarts(policy: RestartPolicy, exit_code: i32) -> bool {
-    match policy {
+/// Whether a container that is stopped for a failed probe is started again.
+pub(crate) fn may_replace(pod: &Pod, role: Role, container: &Container) -> bool {
+    policy(pod, role, container) != RestartPolicy::Never
+}
+
+/// Rules about exit codes come first; the policy is for what none of them names.
+fn restarts(pod: &Pod, role: Role, container: &Container, exit_code: i32) -> bool {
+    if role == Role::Ephemeral {
+        return false;
+    }
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    if let Some(rule) = rules.find(|rule| rule.exit_codes.as_ref().is_some_and(|on| names(on, exit_code))) {
+        return rule.action == "Restart";
+    }
+    match policy(pod, role, container) {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => exit_code != 0,
         RestartPolicy::Never => false,
     }
+}
+
+fn names(on: &ContainerRestartRuleOnExitCodes, exit_code: i32) -> bool {
+    let is_listed = on.values.iter().flatten().any(|value| *value == exit_code);
+    is_listed == (on.operator == "In")
 }
 
 /// How a pod ended.
@@ -195,13 +258,18 @@ pub(crate) fn unready_inits(pod: &Pod, history: &History, now: Timestamp) -> Vec
         return Vec::new();
     }
     let blocks = |role: Role, container: &Container| match (role, fate(pod, role, container, history, now)) {
-        (Role::Main, _) | (Role::Init, Fate::Ended { exit_code: 0 }) | (Role::Sidecar, Fate::Running) => {
-            false
-        }
+        (Role::Main | Role::Ephemeral, _) | (Role::Init, Fate::Ended { exit_code: 0 }) => false,
+        (Role::Sidecar, Fate::Running) => !has_started(container, history),
         (Role::Init | Role::Sidecar, _) => true,
     };
     let blocking = containers(pod).filter(|(role, container)| blocks(*role, container));
     blocking.map(|(_, container)| container.name.clone()).collect()
+}
+
+/// Whether the container runs and has passed its startup probe.
+pub(crate) fn has_started(container: &Container, history: &History) -> bool {
+    let past = history.containers.get(&container.name);
+    past.is_some_and(|past| probes::is_started(container, past))
 }
 
 /// Whether an ordinary container got its turn in this sandbox, so that the init containers are done.

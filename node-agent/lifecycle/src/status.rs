@@ -28,6 +28,13 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
             inits.push(status)
         }
     }
+    let ephemeral = rules::ephemeral(view.pod);
+    let ephemeral = ephemeral.iter().map(|container| {
+        let mut status = containers::status(view, Role::Ephemeral, container, ending, initialized);
+        status.restart_count = 0;
+        status
+    });
+    let ephemeral: Vec<ContainerStatus> = ephemeral.collect();
     let phase = match verdict {
         Some(verdict) => verdict.phase,
         None => phase(view, &mains, initialized),
@@ -40,6 +47,7 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
         conditions: Some(conditions),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
         container_statuses: Some(mains),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         observed_generation: view.pod.metadata.generation,
         qos_class: view.pod.spec.as_ref().map(|spec| qos_class(spec).to_owned()),
         start_time: view.history.started_at.map(Time),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
@@ -16,7 +17,10 @@ use jiff::Timestamp;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation, RemoveSandboxError};
+use super::{
+    CommandError, CommandOutput, ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation,
+    RemoveSandboxError,
+};
 
 /// Images that exist; all others do not.
 pub(crate) const IMAGE: &str = "demo:v1";
@@ -35,6 +39,7 @@ struct State {
     specs: BTreeMap<String, ContainerSpec>,
     log: Vec<String>,
     deaf: BTreeSet<String>,
+    codes: BTreeMap<String, i32>,
 }
 
 impl FakeMachine {
@@ -89,6 +94,11 @@ impl FakeMachine {
     /// The container ignores signals but SIGKILL.
     pub(crate) fn deafen(&self, id: &str) {
         self.lock().deaf.insert(id.to_owned());
+    }
+
+    /// The exit code of a command from now on.
+    pub(crate) fn command_ends_with(&self, program: &str, code: i32) {
+        self.lock().codes.insert(program.to_owned(), code);
     }
 
     /// The machine restarts: every sandbox is gone.
@@ -201,6 +211,24 @@ impl Machine for FakeMachine {
             sandbox.containers.retain(|container| container.id != id);
         }
         Ok(())
+    }
+
+    async fn command(
+        &self,
+        _: &str,
+        id: &str,
+        args: Vec<String>,
+        _: Duration,
+    ) -> Result<CommandOutput, CommandError> {
+        self.note(format!("command {id} {}", args.join(" ")));
+        let code = match args[0].as_str() {
+            "slow" => return Err(CommandError::TimedOut),
+            "hang" => std::future::pending().await,
+            "false" => 1,
+            _ => *self.lock().codes.get(&args[0]).unwrap_or(&0),
+        };
+        let output = format!("it said {}", args[0]).into_bytes();
+        Ok(CommandOutput { code, output })
     }
 
     fn observe(&self, uid: &str) -> Option<Observation> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use flotilla_images::Image;
 use flotilla_lifecycle::{
-    Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, check_non_root, container_limits, launch,
+    Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, RunUser, StartedWith, check_non_root,
+    container_limits, launch,
 };
 use flotilla_report::report;
 use flotilla_runtime::{Capabilities, ContainerSpec, Mount, StartContainerError, Started, User, logs};
@@ -21,12 +22,16 @@ enum SpecError {
     Launch(#[from] LaunchError),
     #[error("{0}")]
     User(#[from] flotilla_images::ResolveUserError),
+    #[error("cannot make the file for the container's termination message")]
+    LastWords(#[source] std::io::Error),
 }
 
 impl SpecError {
     fn waiting_reason(&self) -> &'static str {
         match self {
-            SpecError::Launch(LaunchError::NoCommand) | SpecError::User(_) => "CreateContainerError",
+            SpecError::Launch(LaunchError::NoCommand) | SpecError::User(_) | SpecError::LastWords(_) => {
+                "CreateContainerError"
+            }
             SpecError::Launch(_) => "CreateContainerConfigError",
         }
     }
@@ -51,14 +56,25 @@ impl Worker {
         };
         self.remove_old_logs(name, attempt);
         let id = spec.id.clone();
+        let with = StartedWith {
+            image: container.image.clone(),
+            user: Some(RunUser {
+                uid: spec.user.uid,
+                gid: spec.user.gid,
+                groups: spec.user.additional_gids.clone(),
+            }),
+        };
         let started = self.surroundings.machine.start(&self.uid, spec).await;
-        self.learn_start(name, id, &image, started).await;
+        self.learn_start(name, (id, with), &image, started).await;
+        if self.checkpoint.history.container(name).is_running() {
+            self.checkpoint.history.expect_post_start(&container);
+        }
     }
 
     async fn learn_start(
         &mut self,
         name: &str,
-        id: String,
+        (id, started_with): (String, StartedWith),
         image: &Image,
         started: Result<Started, StartContainerError>,
     ) {
@@ -70,6 +86,7 @@ impl Worker {
             image_id: image.id.clone(),
             stop_signal: image.config.stop_signal.clone(),
             finished: None,
+            started_with,
         };
         match started {
             Ok(started) => {
@@ -138,28 +155,30 @@ impl Worker {
     ) -> Result<ContainerSpec, SpecError> {
         let pod = &self.checkpoint.pod;
         let references = self.checkpoint.references();
-        let services = self.surroundings.service_variables(pod);
         let facts = Facts {
             pod,
             references: &references,
             addresses: &self.checkpoint.history.addresses,
             host_addresses: &self.surroundings.host_addresses,
             allocatable: &self.surroundings.allocatable,
-            services: &services,
         };
         let launch = launch(&facts, container, &defaults(image))?;
         let user = self.user(image, &launch)?;
         check_non_root(pod, container, user.uid)?;
         let log_dir = self.surroundings.log_dir(pod);
+        let id = format!("{}-{attempt}", container.name);
+        let mut mounts = self.mounts(launch.read_only_root);
+        let last_words = self.last_words_mount(container, &id);
+        mounts.extend(last_words.map_err(SpecError::LastWords)?);
         Ok(ContainerSpec {
-            id: format!("{}-{attempt}", container.name),
+            id,
             name: container.name.clone(),
             attempt,
             lower_dirs: image.layers.clone(),
             user,
             resources: resources(container_limits(container)),
             log_path: logs::path(&log_dir, &container.name, attempt),
-            mounts: self.mounts(launch.read_only_root),
+            mounts,
             args: launch.args,
             env: launch.env,
             cwd: launch.cwd,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flotilla_images::Image;
 use flotilla_lifecycle::{
-    CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
+    Begin, CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
 };
 use flotilla_report::report;
 use flotilla_runtime::{Resources, SandboxSpec};
@@ -232,35 +232,44 @@ impl Worker {
                 self.start(&container, attempt).await;
                 true
             }
+            Step::PreStop { container, begin, .. } => {
+                self.stop_begins(&container, begin.as_ref());
+                let now = Timestamp::now();
+                self.checkpoint
+                    .history
+                    .stopped(&container, Stop::Hook, begin.as_ref(), now);
+                true
+            }
             Step::Signal {
                 container,
                 id,
                 signal,
+                begin,
             } => {
-                self.tell_about(
-                    &container,
-                    false,
-                    "Killing",
-                    format!("Stopping container {container}"),
-                );
-                self.signal(&container, &id, signal, Stop::Asked).await
+                self.stop_begins(&container, begin.as_ref());
+                self.signal(&container, &id, signal, (Stop::Asked, begin)).await
             }
-            Step::Kill { container, id } => {
-                if self.checkpoint.history.container(&container).stop.is_none() {
-                    self.tell_about(
-                        &container,
-                        false,
-                        "Killing",
-                        format!("Stopping container {container}"),
-                    );
-                }
-                self.signal(&container, &id, SIGKILL, Stop::Killed).await
+            Step::Kill { container, id, begin } => {
+                self.stop_begins(&container, begin.as_ref());
+                self.signal(&container, &id, SIGKILL, (Stop::Killed, begin)).await
             }
             Step::RemoveSandbox => self.remove_sandbox().await,
         }
     }
 
-    async fn signal(&mut self, container: &str, id: &str, signal: i32, stop: Stop) -> bool {
+    fn stop_begins(&self, container: &str, begin: Option<&Begin>) {
+        if let Some(begin) = begin {
+            self.tell_about(container, false, "Killing", begin.message.clone());
+        }
+    }
+
+    async fn signal(
+        &mut self,
+        container: &str,
+        id: &str,
+        signal: i32,
+        (stop, begin): (Stop, Option<Begin>),
+    ) -> bool {
         let sent = self.surroundings.machine.signal(&self.uid, id, signal).await;
         if let Err(error) = &sent {
             // A container that has ended meanwhile is the usual reason; its end is on the way.
@@ -273,11 +282,10 @@ impl Worker {
             );
             return false;
         }
+        let now = Timestamp::now();
         self.checkpoint
             .history
-            .stopping_since
-            .get_or_insert_with(Timestamp::now);
-        self.checkpoint.history.container_mut(container).stop = Some(stop);
+            .stopped(container, stop, begin.as_ref(), now);
         true
     }
 

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ContainerState;
 
 use super::*;
-use crate::history::Run;
+use crate::history::{Run, Stop};
 
 /// A pod driven through time by a short script; the test reads what was decided.
 struct Story {
@@ -53,6 +53,7 @@ impl Story {
             Step::Signal {
                 container, signal, ..
             } => format!("signal {container} {signal}"),
+            Step::PreStop { container, .. } => format!("hook {container}"),
             Step::Kill { container, .. } => format!("kill {container}"),
             Step::RemoveSandbox => "remove".to_owned(),
         };
@@ -78,9 +79,9 @@ impl Story {
     }
 
     fn find_images(&mut self) {
-        let names: Vec<String> = rules::containers(&self.pod)
-            .map(|(_, c)| c.name.clone())
-            .collect();
+        let ephemeral = rules::ephemeral(&self.pod);
+        let ordinary = rules::containers(&self.pod).map(|(_, c)| c);
+        let names: Vec<String> = ordinary.chain(&ephemeral).map(|c| c.name.clone()).collect();
         for name in names {
             self.history.container_mut(&name).image_found();
         }
@@ -99,6 +100,7 @@ impl Story {
             image_id: "sha256:1".to_owned(),
             stop_signal: None,
             finished: None,
+            started_with: Default::default(),
         }
     }
 
@@ -697,4 +699,301 @@ fn a_sidecar_that_crashes_in_a_second_sandbox_leaves_the_job_alone() {
         (story.steps().as_str(), story.phase().as_str()),
         ("wait 10", "Running")
     );
+}
+
+const PROBED: &str = r#"{"containers":[{"name":"web","image":"i",
+    "startupProbe":{"tcpSocket":{"port":1},"failureThreshold":2},
+    "livenessProbe":{"tcpSocket":{"port":1},"failureThreshold":1,"terminationGracePeriodSeconds":5},
+    "readinessProbe":{"tcpSocket":{"port":1},"failureThreshold":1}}]}"#;
+
+impl Story {
+    fn probe(&mut self, name: &str, kind: crate::ProbeKind, is_well: bool) -> String {
+        let outcome = if is_well {
+            crate::ProbeOutcome::Success
+        } else {
+            crate::ProbeOutcome::Failure("no".to_owned())
+        };
+        let id = self.history.container(name).run.unwrap().id;
+        let notice = self.history.probed(&self.pod, name, &id, kind, &outcome);
+        notice
+            .map(|notice| format!("{} {}", notice.reason, notice.message))
+            .unwrap_or_default()
+    }
+
+    /// `web:Readiness` for each probe that is to run.
+    fn probes(&self) -> String {
+        let wanted = crate::wanted_probes(&self.pod, &self.history, &[]);
+        let names: Vec<String> = wanted
+            .iter()
+            .map(|probe| format!("{}:{}", probe.container, probe.kind.name()))
+            .collect();
+        names.join(" ")
+    }
+
+    fn hooks(&self) -> String {
+        let wanted = crate::wanted_hooks(&self.pod, &self.history, &[]);
+        let names: Vec<String> = wanted
+            .iter()
+            .map(|hook| format!("{}:{:?}", hook.container, hook.kind))
+            .collect();
+        names.join(" ")
+    }
+
+    /// Carries out the first step, which is one of a container's end; returns the event's message.
+    fn stop(&mut self) -> String {
+        let step = self.plan().steps.into_iter().next().unwrap();
+        let (container, begin, stop) = match step {
+            Step::PreStop { container, begin, .. } => (container, begin, Stop::Hook),
+            Step::Signal { container, begin, .. } => (container, begin, Stop::Asked),
+            Step::Kill { container, begin, .. } => (container, begin, Stop::Killed),
+            other => panic!("{other:?}"),
+        };
+        self.history.stopped(&container, stop, begin.as_ref(), self.now);
+        begin.map(|begin| begin.message).unwrap_or_default()
+    }
+
+    fn start_hooked(&mut self, name: &str) {
+        self.start(name);
+        let container = rules::find_container(&self.pod, name).unwrap();
+        self.history.expect_post_start(&container);
+    }
+}
+
+#[test]
+fn the_startup_probe_holds_the_others_back() {
+    use crate::ProbeKind::{Readiness, Startup};
+    let mut story = Story::prepared(PROBED);
+    assert_eq!(story.probes(), "");
+    story.start("web");
+    assert_eq!(story.probes(), "web:Startup");
+    assert_eq!(
+        story.probe("web", Startup, false),
+        "Unhealthy Startup probe failed: no"
+    );
+    assert_eq!(story.state("web"), "Running restarts:0");
+    story.probe("web", Startup, true);
+    assert_eq!(story.probes(), "web:Liveness web:Readiness");
+    assert_eq!(story.state("web"), "Running restarts:0");
+    story.probe("web", Readiness, true);
+    assert_eq!(story.state("web"), "Running restarts:0 ready");
+    assert_eq!(story.condition("Ready"), "True - @0");
+    story.probe("web", Readiness, false);
+    assert_eq!(story.condition("Ready"), "False ContainersNotReady @0");
+}
+
+#[test]
+fn a_failed_liveness_probe_restarts_the_container_in_the_probes_grace() {
+    use crate::ProbeKind::{Liveness, Startup};
+    let mut story = Story::prepared(PROBED);
+    story.start("web");
+    story.probe("web", Startup, true);
+    story.probe("web", Liveness, false);
+    assert_eq!(story.steps(), "signal web 15");
+    assert_eq!(
+        story.stop(),
+        "Container web failed liveness probe, will be restarted"
+    );
+    assert_eq!(story.probes(), "");
+    assert_eq!(story.steps(), "wait 5");
+    story.pass(5);
+    assert_eq!(story.steps(), "kill web");
+    story.exit("web", 137);
+    assert_eq!(story.steps(), "start web-1");
+    story.start("web");
+    assert_eq!(story.state("web"), "Running last:Error(137) restarts:1");
+    assert_eq!(story.probes(), "web:Startup");
+}
+
+#[test]
+fn an_unhealthy_container_restarts_whatever_its_exit_code_unless_never() {
+    for (policy, message, steps) in [
+        (
+            "OnFailure",
+            "Container web failed startup probe, will be restarted",
+            "start web-1",
+        ),
+        ("Never", "Container web failed startup probe", "remove"),
+    ] {
+        let spec = PROBED.replacen('{', &format!(r#"{{"restartPolicy":"{policy}","#), 1);
+        let mut story = Story::prepared(&spec);
+        story.start("web");
+        story.probe("web", crate::ProbeKind::Startup, false);
+        story.probe("web", crate::ProbeKind::Startup, false);
+        assert_eq!(story.stop(), message);
+        story.exit("web", 0);
+        assert_eq!(story.steps(), steps, "{policy}");
+    }
+}
+
+#[test]
+fn verdicts_outlive_the_agent_and_old_records_have_none() {
+    let mut story = Story::prepared(PROBED);
+    story.start("web");
+    story.probe("web", crate::ProbeKind::Startup, true);
+    story.probe("web", crate::ProbeKind::Readiness, true);
+    let json = serde_json::to_string(&story.history).unwrap();
+    story.history = serde_json::from_str(&json).unwrap();
+    assert_eq!(story.state("web"), "Running restarts:0 ready");
+    let old = r#"{"attempts":1,"run":null,"last":null,"backoff":null,"trouble":null,"image":"Unknown","stop":"Asked"}"#;
+    let old: ContainerHistory = serde_json::from_str(old).unwrap();
+    assert_eq!((old.stop, old.probes), (Some(Stop::Asked), Default::default()));
+}
+
+#[test]
+fn a_pod_that_ends_is_only_asked_whether_it_is_ready() {
+    let mut story = Story::prepared(PROBED);
+    story.start("web");
+    story.probe("web", crate::ProbeKind::Startup, true);
+    story.delete(30);
+    assert_eq!(story.probes(), "web:Readiness");
+}
+
+const HOOKED: &str = r#"{"containers":[
+    {"name":"web","image":"i","lifecycle":{"postStart":{"sleep":{"seconds":1}},"preStop":{"sleep":{"seconds":9}}}},
+    {"name":"log","image":"i"}]}"#;
+
+#[test]
+fn a_post_start_hook_holds_back_the_container_and_the_next() {
+    let mut story = Story::prepared(HOOKED);
+    assert_eq!(story.steps(), "start web-0");
+    story.start_hooked("web");
+    assert_eq!(story.hooks(), "web:PostStart");
+    assert_eq!(
+        (story.steps().as_str(), story.state("web").as_str()),
+        ("", "ContainerCreating restarts:0")
+    );
+    story.history.post_started("web", "web-0", None);
+    assert_eq!(
+        (story.steps().as_str(), story.state("web").as_str()),
+        ("start log-0", "Running restarts:0 ready")
+    );
+}
+
+#[test]
+fn a_failed_post_start_hook_ends_the_container() {
+    let mut story = Story::prepared(HOOKED);
+    story.start_hooked("web");
+    story
+        .history
+        .post_started("web", "web-0", Some("exit code 1".to_owned()));
+    assert_eq!(story.state("web"), "PostStartHookError restarts:0");
+    assert_eq!(story.stop(), "FailedPostStartHook");
+    story.history.pre_stopped("web", "web-0");
+    assert_eq!(story.steps(), "signal web 15, start log-0");
+    story.exit("web", 137);
+    assert_eq!(story.steps(), "start web-1");
+}
+
+#[test]
+fn the_pre_stop_hook_counts_against_the_grace() {
+    let mut story = Story::prepared(HOOKED);
+    story.start("web");
+    story.start("log");
+    story.delete(10);
+    assert_eq!(story.steps(), "hook web, signal log 15");
+    assert_eq!(story.stop(), "Stopping container web");
+    assert_eq!(story.hooks(), "web:PreStop");
+    story.signalled("log", Stop::Asked);
+    story.exit("log", 143);
+    assert_eq!(story.steps(), "wait 10");
+    story.pass(9);
+    story.history.pre_stopped("web", "web-0");
+    assert_eq!(story.steps(), "signal web 15");
+    assert_eq!(story.stop(), "");
+    assert_eq!(story.steps(), "wait 2");
+    story.pass(2);
+    assert_eq!(story.steps(), "kill web");
+}
+
+#[test]
+fn a_hook_that_takes_too_long_is_left_behind() {
+    let mut story = Story::prepared(HOOKED);
+    story.start("web");
+    story.delete(10);
+    story.stop();
+    story.pass(10);
+    assert_eq!(story.steps(), "signal web 15");
+}
+
+#[test]
+fn an_unfinished_pre_stop_hook_runs_again_under_the_next_agent() {
+    let mut story = Story::prepared(HOOKED);
+    story.start("web");
+    story.delete(10);
+    story.stop();
+    story.history.taken_over();
+    assert_eq!(story.steps(), "hook web");
+}
+
+#[test]
+fn another_image_makes_another_attempt() {
+    let mut story = Story::prepared(ONE_NEVER);
+    story.start("web");
+    let run = story.history.container_mut("web").run.as_mut().unwrap();
+    run.started_with.image = Some("i".to_owned());
+    assert_eq!(story.steps(), "");
+    story.pod.spec.as_mut().unwrap().containers[0].image = Some("j".to_owned());
+    assert_eq!(
+        story.stop(),
+        "Container web definition changed, will be restarted"
+    );
+    story.exit("web", 0);
+    assert_eq!(story.steps(), "start web-1");
+}
+
+#[test]
+fn rules_about_exit_codes_come_before_the_policy() {
+    let spec = r#"{"restartPolicy":"Never","containers":[{"name":"web","image":"i","restartPolicy":"Never",
+        "restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[42]}}]}]}"#;
+    let mut story = Story::prepared(spec);
+    story.start("web");
+    story.exit("web", 42);
+    assert_eq!(story.steps(), "start web-1");
+    story.start("web");
+    story.exit("web", 1);
+    assert_eq!(story.phase(), "Failed");
+}
+
+const GATED: &str = r#"{"initContainers":[{"name":"side","image":"i","restartPolicy":"Always",
+    "startupProbe":{"tcpSocket":{"port":1}},"readinessProbe":{"tcpSocket":{"port":1},"failureThreshold":1}}],
+    "containers":[{"name":"web","image":"i"}]}"#;
+
+#[test]
+fn a_sidecar_that_has_not_started_holds_the_others_back() {
+    let mut story = Story::prepared(GATED);
+    story.start("side");
+    assert_eq!(
+        (story.steps().as_str(), story.condition("Initialized").as_str()),
+        ("", "False ContainersNotInitialized @0")
+    );
+    story.probe("side", crate::ProbeKind::Startup, true);
+    assert_eq!(
+        (story.steps().as_str(), story.condition("Initialized").as_str()),
+        ("start web-0", "True - @0")
+    );
+    story.start("web");
+    assert_eq!(story.condition("Ready"), "False ContainersNotReady @0");
+    story.probe("side", crate::ProbeKind::Readiness, true);
+    assert_eq!(story.condition("Ready"), "True - @0");
+}
+
+#[test]
+fn an_ephemeral_container_runs_once_and_counts_for_nothing() {
+    let mut story = Story::prepared(ONE);
+    story.start("web");
+    let added = r#"[{"name":"debug","image":"i"}]"#;
+    story.pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_str(added).unwrap();
+    assert_eq!(story.steps(), "find debug");
+    story.find_images();
+    assert_eq!(story.steps(), "start debug-0");
+    story.start("debug");
+    story.plan();
+    let status = story.status.ephemeral_container_statuses.clone().unwrap();
+    assert!(status[0].state.as_ref().unwrap().running.is_some());
+    assert_eq!(story.condition("Ready"), "True - @0");
+    story.exit("debug", 1);
+    assert_eq!((story.steps().as_str(), story.phase().as_str()), ("", "Running"));
+    story.start("debug");
+    story.delete(30);
+    assert_eq!(story.steps(), "signal debug 15, signal web 15");
 }

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::history::Sandbox;
 use crate::plan::View;
+use crate::rules::{self, Role};
 
 struct Verdict {
     is_true: bool,
@@ -39,12 +40,14 @@ pub(super) fn conditions(
         reason: None,
         message: None,
     };
-    let containers_ready = containers_ready(phase, inits, mains);
+    let sidecars = inits.iter().filter(|status| is_sidecar(view, &status.name));
+    let lasting: Vec<&ContainerStatus> = sidecars.chain(mains).collect();
+    let containers_ready = containers_ready(phase, &lasting);
     let ready =
-        ready(view, containers_ready.is_true).unwrap_or_else(|| self::containers_ready(phase, inits, mains));
+        ready(view, containers_ready.is_true).unwrap_or_else(|| self::containers_ready(phase, &lasting));
     let mut own = vec![
         condition(view, "PodReadyToStartContainers", sandbox),
-        condition(view, "Initialized", initialized(phase, inits, mains)),
+        condition(view, "Initialized", initialized(view, phase, inits, mains)),
         condition(view, "Ready", ready),
         condition(view, "ContainersReady", containers_ready),
         condition(view, "PodScheduled", TRUE),
@@ -73,7 +76,16 @@ fn foreign(view: &View<'_>) -> Vec<PodCondition> {
         .collect()
 }
 
-fn initialized(phase: &str, inits: &[ContainerStatus], mains: &[ContainerStatus]) -> Verdict {
+fn is_sidecar(view: &View<'_>, name: &str) -> bool {
+    rules::containers(view.pod).any(|(role, container)| role == Role::Sidecar && container.name == name)
+}
+
+fn initialized(
+    view: &View<'_>,
+    phase: &str,
+    inits: &[ContainerStatus],
+    mains: &[ContainerStatus],
+) -> Verdict {
     if phase == "Succeeded" {
         return Verdict {
             reason: Some("PodCompleted"),
@@ -81,7 +93,10 @@ fn initialized(phase: &str, inits: &[ContainerStatus], mains: &[ContainerStatus]
         };
     }
     let mains_ran = mains.iter().any(|status| status.container_id.is_some());
-    let incomplete = inits.iter().filter(|status| !status.ready && !mains_ran);
+    let is_done = |status: &ContainerStatus| {
+        status.ready || (status.started == Some(true) && is_sidecar(view, &status.name))
+    };
+    let incomplete = inits.iter().filter(|status| !is_done(status) && !mains_ran);
     let names: Vec<&str> = incomplete.map(|status| status.name.as_str()).collect();
     if names.is_empty() {
         return TRUE;
@@ -92,14 +107,14 @@ fn initialized(phase: &str, inits: &[ContainerStatus], mains: &[ContainerStatus]
     )
 }
 
-fn containers_ready(phase: &str, inits: &[ContainerStatus], mains: &[ContainerStatus]) -> Verdict {
+/// `lasting`: the containers that run for as long as the pod does.
+fn containers_ready(phase: &str, lasting: &[&ContainerStatus]) -> Verdict {
     match phase {
         "Succeeded" => return no("PodCompleted", String::new()),
         "Failed" => return no("PodFailed", String::new()),
         _ => {}
     }
-    // An ordinary init container that is done counts as ready; one that is not keeps the pod from being so.
-    let unready = inits.iter().chain(mains).filter(|status| !status.ready);
+    let unready = lasting.iter().filter(|status| !status.ready);
     let names: Vec<&str> = unready.map(|status| status.name.as_str()).collect();
     if names.is_empty() {
         return TRUE;

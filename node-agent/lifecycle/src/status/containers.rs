@@ -2,15 +2,15 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::{go_duration, later};
-use crate::history::{ContainerHistory, ImageState, Termination};
+use crate::history::{ContainerHistory, ImageState, PostStart, Run, Termination};
 use crate::plan::View;
-use crate::pod_label;
 use crate::rules::{self, Fate, Role, START_ERROR_SECONDS};
+use crate::{pod_label, probes, termination};
 
 pub(super) fn status(
     view: &View<'_>,
@@ -25,7 +25,7 @@ pub(super) fn status(
         (Some(_), Some(finished)) => Some(finished),
         _ => history.last.as_ref(),
     };
-    let is_running = state.running.is_some();
+    let is_started = probes::is_started(container, &history);
     let is_done = state
         .terminated
         .as_ref()
@@ -45,8 +45,15 @@ pub(super) fn status(
             .unwrap_or_default(),
         container_id: history.run.as_ref().map(|run| container_id(view, &run.id)),
         restart_count: i32::try_from(history.attempts.saturating_sub(1)).unwrap_or(i32::MAX),
-        ready: if role == Role::Init { is_done } else { is_running },
-        started: Some(is_running),
+        ready: match role {
+            Role::Init => is_done,
+            Role::Ephemeral => false,
+            Role::Main | Role::Sidecar => probes::is_ready(container, &history),
+        },
+        started: (role != Role::Ephemeral).then_some(is_started),
+        stop_signal: stop_signal_of(container),
+        user: history.run.as_ref().and_then(user),
+        volume_mounts: volume_mounts(container),
         last_state: last.map(|last| ContainerState {
             terminated: Some(terminated(view, last)),
             ..ContainerState::default()
@@ -64,7 +71,9 @@ fn state(
     ending: bool,
     initialized: bool,
 ) -> ContainerState {
-    if let Some(run) = history.run.as_ref().filter(|run| run.finished.is_none()) {
+    // Until its hook is through a container counts as being created.
+    let is_up = |run: &&Run| run.finished.is_none() && history.post_start.is_none();
+    if let Some(run) = history.run.as_ref().filter(is_up) {
         let running = ContainerStateRunning {
             started_at: Some(Time(run.started_at)),
         };
@@ -77,6 +86,9 @@ fn state(
         terminated: Some(terminated(view, finished)),
         ..ContainerState::default()
     });
+    if let Some(PostStart::Failed { message }) = &history.post_start {
+        return waiting("PostStartHookError", Some(message.clone()));
+    }
     if ending && let Some(ended) = ended {
         return ended;
     }
@@ -87,6 +99,36 @@ fn state(
         true if !has_inits(view) => waiting("ContainerCreating", None),
         _ => waiting("PodInitializing", None),
     })
+}
+
+fn stop_signal_of(container: &Container) -> Option<String> {
+    container.lifecycle.as_ref()?.stop_signal.clone()
+}
+
+fn user(run: &Run) -> Option<ContainerUser> {
+    let user = run.started_with.user.as_ref()?;
+    let groups = [user.gid].into_iter().chain(user.groups.iter().copied());
+    let mut groups: Vec<i64> = groups.map(i64::from).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Some(ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(groups),
+        }),
+    })
+}
+
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref()?;
+    let mount = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only,
+        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+    };
+    Some(mounts.iter().map(mount).collect())
 }
 
 fn has_inits(view: &View<'_>) -> bool {
@@ -158,11 +200,15 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
 }
 
 fn terminated(view: &View<'_>, ended: &Termination) -> ContainerStateTerminated {
+    let containers = rules::containers(view.pod).count();
     ContainerStateTerminated {
         container_id: Some(container_id(view, &ended.id)),
         exit_code: ended.exit_code,
         reason: Some(ended.reason.clone()),
-        message: ended.message.clone(),
+        message: ended
+            .message
+            .clone()
+            .map(|message| termination::cut(message, containers)),
         started_at: ended.started_at.map(Time),
         finished_at: Some(Time(ended.finished_at)),
         signal: None,
