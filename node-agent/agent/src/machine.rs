@@ -17,8 +17,9 @@ use async_trait::async_trait;
 use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
 use flotilla_network::{Network, NetworkError, NodeConfig, Route};
 use flotilla_runtime::{
-    ContainerSpec, ContainerState, DestroySandboxError, ExecError, KillContainerError, Pod as SandboxHandle,
-    RemoveContainerError, RunSandboxError, Runtime, SandboxSpec, ShimError, StartContainerError, Started,
+    AttachSpec, ContainerSpec, ContainerState, DestroySandboxError, Exec, ExecError, ExecSpec,
+    KillContainerError, Pod as SandboxHandle, RemoveContainerError, RunSandboxError, Runtime, SandboxSpec,
+    ShimError, StartContainerError, Started,
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -118,6 +119,10 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn observe(&self, uid: &str) -> Option<Observation>;
     /// Changes when a container ended or the sandbox died.
     fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>>;
+    /// Runs a program in a running container.
+    async fn exec(&self, uid: &str, spec: ExecSpec) -> Result<Exec, ExecError>;
+    /// Joins the streams of a running container.
+    async fn attach(&self, uid: &str, id: &str, spec: AttachSpec) -> Result<Exec, ExecError>;
     /// A connection to a port inside the pod.
     async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError>;
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
@@ -289,6 +294,20 @@ impl Machine for LocalMachine {
 
     fn changes(&self, uid: &str) -> Option<watch::Receiver<u64>> {
         Some(self.sandbox(uid)?.exits())
+    }
+
+    async fn exec(&self, uid: &str, spec: ExecSpec) -> Result<Exec, ExecError> {
+        match self.sandbox(uid) {
+            Some(sandbox) => sandbox.exec(spec).await,
+            None => Err(ExecError::Unknown { id: spec.container }),
+        }
+    }
+
+    async fn attach(&self, uid: &str, id: &str, spec: AttachSpec) -> Result<Exec, ExecError> {
+        match self.sandbox(uid) {
+            Some(sandbox) => sandbox.attach(id, spec).await,
+            None => Err(ExecError::Unknown { id: id.to_owned() }),
+        }
     }
 
     async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError> {

@@ -4,6 +4,7 @@
 //! itself, never a session's heartbeats.
 
 mod port_forward;
+mod process;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use tonic::Streaming;
 use crate::identity::Connector;
 use crate::pods::{PodView, Pods};
 use crate::worker::Surroundings;
+use process::Process;
 
 /// Streams of one node at once; each holds a connection and up to a megabyte.
 const STREAMS_MAX: usize = 1024;
@@ -35,12 +37,14 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// What a stream works on, once it is certain that it can.
 enum Begun {
     PortForward(TcpStream),
+    Process(Process),
 }
 
 impl Begun {
     fn run(self, ends: Ends) -> BoxFuture<'static, ()> {
         match self {
             Self::PortForward(connection) => Box::pin(port_forward::run(connection, ends)),
+            Self::Process(process) => Box::pin(process::run(process, ends)),
         }
     }
 }
@@ -137,6 +141,8 @@ impl Streams {
             request::PORT_FORWARD => port_forward::begin(self, &read(json)?)
                 .await
                 .map(Begun::PortForward),
+            request::EXEC => process::begin_exec(self, read(json)?).await.map(Begun::Process),
+            request::ATTACH => process::begin_attach(self, read(json)?).await.map(Begun::Process),
             other => Err(Status::bad_request(format!(
                 "this agent does not know streams of the kind {other:?}: it is older than the server"
             ))),

@@ -10,6 +10,7 @@ use flotilla_proto::node::{
     PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd,
     Welcome, agent_message::Kind as Said, server_message::Kind as Say,
 };
+use flotilla_tunnel::request;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::PodStatus;
 use tokio::net::TcpListener;
@@ -765,20 +766,17 @@ fn ready(node_json: &[u8]) -> String {
 }
 
 impl TestServer {
-    /// Asks the agent for a port of pod `web`; what it dials back with, after its first frame.
-    async fn forward(&mut self, talk: &Talk, uid: &str, port: u16) -> (Tunnel, StreamFrame) {
-        let request = flotilla_tunnel::request::PortForwardRequest {
-            target: flotilla_tunnel::request::Target {
-                pod: "web".to_owned(),
-                uid: uid.to_owned(),
-                ..Default::default()
-            },
-            port,
-        };
+    /// Asks the agent for a stream; what it dials back with, after its first frame.
+    async fn open(
+        &mut self,
+        talk: &Talk,
+        kind: &str,
+        request: &(impl serde::Serialize + Sync),
+    ) -> (Tunnel, StreamFrame) {
         talk.say(Say::OpenStream(OpenStream {
             stream_id: "id".to_owned(),
-            kind: flotilla_tunnel::request::PORT_FORWARD.to_owned(),
-            request_json: serde_json::to_vec(&request).unwrap().into(),
+            kind: kind.to_owned(),
+            request_json: serde_json::to_vec(request).unwrap().into(),
         }))
         .await;
         let mut tunnel = self.streams.recv().await.unwrap();
@@ -786,6 +784,63 @@ impl TestServer {
         assert_eq!(first.stream_id, "id");
         (tunnel, first)
     }
+
+    async fn forward(&mut self, talk: &Talk, uid: &str, port: u16) -> (Tunnel, StreamFrame) {
+        let request = request::PortForwardRequest {
+            target: web_target(uid),
+            port,
+        };
+        self.open(talk, request::PORT_FORWARD, &request).await
+    }
+}
+
+fn web_target(uid: &str) -> request::Target {
+    request::Target {
+        pod: "web".to_owned(),
+        uid: uid.to_owned(),
+        ..request::Target::default()
+    }
+}
+
+#[tokio::test]
+async fn commands_that_cannot_run_are_told_in_kubelets_words() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        talk.lead(&[&web()]).await;
+        talk.until(|line| line == RUNNING).await;
+        let mut exec = request::ExecRequest {
+            target: web_target("uid-web"),
+            container: "other".to_owned(),
+            command: vec!["ls".to_owned()],
+            ..request::ExecRequest::default()
+        };
+        let (_, first) = server.open(&talk, request::EXEC, &exec).await;
+        assert_eq!(first.refusal.unwrap().message, "container not found (\"other\")");
+        exec.container = "web".to_owned();
+        let (mut tunnel, first) = server.open(&talk, request::EXEC, &exec).await;
+        assert_eq!(first.refusal, None, "what the command does is told by the stream");
+        let outcome = tunnel.up.message().await.unwrap().unwrap();
+        let outcome = serde_json::from_slice(&outcome.data).unwrap();
+        let request::Outcome::Failed(message) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!(
+            message.starts_with("error executing command in container: "),
+            "{message}"
+        );
+        drop(tunnel.down);
+        let attach = request::AttachRequest {
+            target: web_target("uid-web"),
+            container: "web".to_owned(),
+            ..request::AttachRequest::default()
+        };
+        let (_, first) = server.open(&talk, request::ATTACH, &attach).await;
+        assert_eq!(first.refusal.unwrap().message, "container not found (\"web\")");
+        agent.stop().await;
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
 use flotilla_network::{NetworkError, NodeConfig, Route};
 use flotilla_runtime::{
-    ContainerSpec, ContainerState, Exit, KillContainerError, RemoveContainerError, SandboxSpec, ShimError,
-    StartContainerError, Started,
+    AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError,
+    RemoveContainerError, SandboxSpec, ShimError, StartContainerError, Started,
 };
 use jiff::Timestamp;
 use tokio::net::TcpStream;
@@ -240,6 +240,17 @@ impl Machine for FakeMachine {
             .sandboxes
             .contains_key(uid)
             .then(|| self.changes.subscribe())
+    }
+
+    /// No container has programs.
+    async fn exec(&self, _: &str, spec: ExecSpec) -> Result<Exec, ExecError> {
+        Err(ExecError::Command(StartContainerError::PathNotFound {
+            command: spec.args[0].clone(),
+        }))
+    }
+
+    async fn attach(&self, _: &str, id: &str, _: AttachSpec) -> Result<Exec, ExecError> {
+        Err(ExecError::NotRunning { id: id.to_owned() })
     }
 
     /// Every pod has the ports of this machine.
