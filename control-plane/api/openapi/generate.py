@@ -15,7 +15,7 @@ import sys
 ROOTS = """
     api/core/v1: Binding ConfigMap Endpoints Event Namespace Node Pod ReplicationController Secret Service
         ServiceAccount
-    api/apps/v1: ControllerRevision Deployment ReplicaSet
+    api/apps/v1: ControllerRevision Deployment ReplicaSet StatefulSet
     api/authentication/v1: SelfSubjectReview TokenRequest TokenReview
     api/authorization/v1: LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview SubjectAccessReview
     api/autoscaling/v1: Scale
@@ -24,6 +24,7 @@ ROOTS = """
     api/events/v1: Event
     api/networking/v1: Ingress IngressClass NetworkPolicy
     api/policy/v1: Eviction
+    api/scheduling/v1: PriorityClass
     apimachinery/pkg/apis/meta/v1: DeleteOptions ListMeta Status
 """
 

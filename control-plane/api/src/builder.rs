@@ -50,6 +50,7 @@ pub(crate) struct Builder<T: 'static> {
     subresources: &'static [SubresourceInfo],
     columns: &'static [Column],
     singular: &'static str,
+    computed: bool,
     behaviour: Behaviour<T>,
 }
 
@@ -90,6 +91,7 @@ impl<T: KindType> Builder<T> {
             subresources: &[],
             columns: &[Column::NAME, Column::AGE],
             singular,
+            computed: false,
             behaviour: Behaviour {
                 name_rule: names::subdomain,
                 defaults: |_| {},
@@ -240,6 +242,14 @@ impl<T: KindType> Builder<T> {
         self
     }
 
+    /// Nothing of it is stored: the API server makes the objects when they are asked for.
+    pub(crate) fn computed(self) -> Self {
+        Self {
+            computed: true,
+            ..self
+        }
+    }
+
     pub(crate) fn build(self) -> Kind {
         Kind {
             group: T::GROUP,
@@ -254,6 +264,7 @@ impl<T: KindType> Builder<T> {
             verbs: self.verbs,
             subresources: self.subresources,
             columns: self.columns,
+            computed: self.computed,
             operations: Box::new(self.behaviour),
         }
     }

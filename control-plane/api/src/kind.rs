@@ -37,6 +37,8 @@ pub struct Kind {
     pub subresources: &'static [SubresourceInfo],
     /// Columns of `kubectl get`.
     pub columns: &'static [Column],
+    /// Whether nothing of it is stored: the API server makes its objects when they are asked for.
+    pub computed: bool,
     pub(crate) operations: Box<dyn Operations>,
 }
 

@@ -10,15 +10,18 @@ mod event_view;
 mod ingress;
 mod ingress_class;
 mod lease;
+mod metrics;
 mod namespace;
 mod network_policy;
 mod node;
 mod pod;
+pub(crate) mod priority_class;
 mod replica_set;
 mod replication_controller;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
 mod workload;
 
 use crate::kind::{Kind, SubresourceInfo};
@@ -39,12 +42,16 @@ pub(crate) fn all() -> Vec<Kind> {
         controller_revision::kind(),
         deployment::kind(),
         replica_set::kind(),
+        stateful_set::kind(),
         event_view::kind(),
         lease::kind(),
         endpoint_slice::kind(),
         ingress::kind(),
         ingress_class::kind(),
         network_policy::kind(),
+        priority_class::kind(),
+        metrics::of_nodes(),
+        metrics::of_pods(),
     ]
 }
 

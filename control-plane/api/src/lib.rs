@@ -3,6 +3,7 @@
 //! Everything here is a plain function of its arguments: no clock, no randomness, no I/O. A kind is described once,
 //! in its file under `kinds/`, and found through the [`registry`].
 
+pub mod amounts;
 mod builder;
 pub mod decode;
 pub mod duration;
@@ -11,6 +12,7 @@ pub mod int_or_string;
 mod kind;
 mod kinds;
 pub mod metadata;
+pub mod metrics;
 mod names;
 mod object;
 pub mod openapi;
@@ -20,12 +22,14 @@ pub mod quantity;
 mod registry;
 pub mod selector;
 mod status;
+pub mod summary;
 mod template;
 
 pub use decode::{Decoded, FieldValidation};
 pub use field::{FieldError, FieldErrors, Path};
 pub use k8s_openapi;
 pub use kind::{Column, Kind, SubresourceInfo};
+pub use kinds::priority_class::system_priority_classes;
 pub use metadata::controller_of;
 pub use object::{Object, draft};
 pub use pod_spec::qos_class;

@@ -15,4 +15,4 @@ pub(crate) use defaults::{set_defaults, set_pod_defaults};
 pub(crate) use probes::validate_port;
 pub use qos::qos_class;
 pub(crate) use update::validate_update;
-pub(crate) use validate::{validate, validate_template};
+pub(crate) use validate::{one_of, validate, validate_template};

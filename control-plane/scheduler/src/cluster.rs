@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use crate::amounts::{self, Amounts, Demand, Usage};
 use crate::classes::{ClassId, Classes};
 use crate::ports::{self, HostPort};
+use flotilla_api::amounts::{self, Amounts, Demand, Usage};
 
 /// The position of a node in [`Cluster::nodes`].
 pub type NodeIndex = usize;

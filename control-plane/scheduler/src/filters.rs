@@ -119,7 +119,7 @@ fn short(candidate: &Candidate<'_>, entry: &NodeEntry) -> Vec<Reason> {
     compare("memory", wanted.memory, taken.memory, all.memory);
     compare("ephemeral-storage", wanted.storage, taken.storage, all.storage);
     for (name, amount) in &wanted.others {
-        let of = |amounts: &crate::amounts::Amounts| amounts.others.get(name).copied().unwrap_or(0);
+        let of = |amounts: &flotilla_api::amounts::Amounts| amounts.others.get(name).copied().unwrap_or(0);
         compare(name, *amount, of(taken), of(all));
     }
     short

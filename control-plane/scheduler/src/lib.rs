@@ -3,7 +3,6 @@
 //! Filters and scores are small pure functions over the in-memory table of nodes ([`cluster`]); the loop around them is
 //! `binding.rs`. Never changes a pod but to bind it or to say why it is not bound.
 
-pub mod amounts;
 mod binding;
 pub mod classes;
 pub mod cluster;

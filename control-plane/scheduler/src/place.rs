@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::amounts::Demand;
 use crate::cluster::{Cluster, NodeIndex};
 use crate::filters::{self, Reason};
 use crate::neighbours::Neighbours;
 use crate::ports::{self, HostPort};
 use crate::scores;
 use crate::spread::Spread;
+use flotilla_api::amounts::Demand;
 
 /// Every node is looked at up to this many.
 const NODES_ALWAYS: usize = 100;

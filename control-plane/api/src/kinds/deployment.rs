@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use super::workload::{self, CONTAINERS, IMAGES, SELECTOR};
 use crate::builder::{Builder, age_cell, name_cell};
-use crate::field::{FieldErrors, Path, Quoted, Verbatim};
-use crate::int_or_string;
+use crate::field::{FieldErrors, Path};
 use crate::kind::{Column, Kind, SubresourceInfo};
 
 const COLUMNS: &[Column] = &[
@@ -116,52 +115,22 @@ fn validate_strategy(strategy: &DeploymentStrategy, path: Path<'_>, errors: &mut
                 let zero = IntOrString::Int(0);
                 let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
                 let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
-                validate_share(unavailable, path.child("maxUnavailable"), errors);
-                validate_share(surge, path.child("maxSurge"), errors);
-                if is_zero(unavailable) && is_zero(surge) {
+                workload::validate_share(unavailable, path.child("maxUnavailable"), errors);
+                workload::validate_share(surge, path.child("maxSurge"), errors);
+                if workload::is_zero(unavailable) && workload::is_zero(surge) {
                     let detail = "may not be 0 when `maxSurge` is 0";
-                    errors.invalid(path.child("maxUnavailable"), shown(unavailable), detail);
+                    errors.invalid(path.child("maxUnavailable"), workload::shown(unavailable), detail);
                 }
-                if percent(unavailable).is_some_and(|percent| percent > 100) {
+                if workload::percent(unavailable).is_some_and(|percent| percent > 100) {
                     errors.invalid(
                         path.child("maxUnavailable"),
-                        shown(unavailable),
+                        workload::shown(unavailable),
                         "must not be greater than 100%",
                     );
                 }
             }
         },
         other => errors.not_supported(path.child("type"), other, &["Recreate", "RollingUpdate"]),
-    }
-}
-
-fn percent(value: &IntOrString) -> Option<u32> {
-    match value {
-        IntOrString::Int(_) => None,
-        IntOrString::String(text) => int_or_string::percentage(text),
-    }
-}
-
-fn is_zero(value: &IntOrString) -> bool {
-    *value == IntOrString::Int(0) || percent(value) == Some(0)
-}
-
-fn shown(value: &IntOrString) -> Verbatim {
-    match value {
-        IntOrString::Int(number) => Verbatim(number.to_string()),
-        IntOrString::String(text) => Verbatim(text.quoted()),
-    }
-}
-
-/// A number of pods, or a percentage of them.
-fn validate_share(value: &IntOrString, path: Path<'_>, errors: &mut FieldErrors) {
-    match value {
-        IntOrString::Int(number) => workload::not_negative(Some(*number), path, errors),
-        IntOrString::String(text) if int_or_string::percentage(text).is_none() => {
-            let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-            errors.invalid(path, text, detail);
-        }
-        IntOrString::String(_) => {}
     }
 }
 

@@ -32,7 +32,16 @@ const COLUMNS: &[Column] = &[
 ];
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
-const SUBRESOURCES: &[SubresourceInfo] = &[super::status("", "v1", "Node")];
+const SUBRESOURCES: &[SubresourceInfo] = &[
+    SubresourceInfo {
+        name: "proxy",
+        group: "",
+        version: "v1",
+        kind: "NodeProxyOptions",
+        verbs: &["get"],
+    },
+    super::status("", "v1", "Node"),
+];
 
 pub(crate) fn kind() -> Kind {
     Builder::<Node>::cluster_scoped("node")

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use crate::field::{FieldErrors, Path, Verbatim};
+use crate::field::{FieldErrors, Path, Quoted, Verbatim};
 use crate::kind::Column;
 use crate::pod_spec;
-use crate::{metadata, names, selector};
+use crate::{int_or_string, metadata, names, selector};
 
 pub(super) const CONTAINERS: Column = Column::wide("Containers", "Names of each container in the template.");
 pub(super) const IMAGES: Column =
@@ -71,23 +72,72 @@ pub(super) fn not_negative(value: Option<i32>, path: Path<'_>, errors: &mut Fiel
     }
 }
 
+/// The number before the percent sign, where there is one.
+pub(super) fn percent(value: &IntOrString) -> Option<u32> {
+    match value {
+        IntOrString::Int(_) => None,
+        IntOrString::String(text) => int_or_string::percentage(text),
+    }
+}
+
+/// Whether this is nothing of any number.
+pub(super) fn is_zero(value: &IntOrString) -> bool {
+    *value == IntOrString::Int(0) || percent(value) == Some(0)
+}
+
+/// The value as Kubernetes quotes it.
+pub(super) fn shown(value: &IntOrString) -> Verbatim {
+    match value {
+        IntOrString::Int(number) => Verbatim(number.to_string()),
+        IntOrString::String(text) => Verbatim(text.quoted()),
+    }
+}
+
+/// A number of pods, or a percentage of them.
+pub(super) fn validate_share(value: &IntOrString, path: Path<'_>, errors: &mut FieldErrors) {
+    match value {
+        IntOrString::Int(number) => not_negative(Some(*number), path, errors),
+        IntOrString::String(text) if int_or_string::percentage(text).is_none() => {
+            let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+            errors.invalid(path, text, detail);
+        }
+        IntOrString::String(_) => {}
+    }
+}
+
 /// Selector and template of a deployment or replica set; Kubernetes has the same words for both.
 pub(super) fn validate_pods(field: &LabelSelector, template: &PodTemplateSpec, errors: &mut FieldErrors) {
+    validate_selector_of(field, "deployment", errors);
+    validate_template_of(field, template, "ReplicaSet", errors);
+}
+
+/// The selector of a workload, which may not be empty.
+pub(super) fn validate_selector_of(field: &LabelSelector, what: &str, errors: &mut FieldErrors) {
     let spec = Path::root("spec");
     validate_selector(field, spec.child("selector"), errors);
     if *field == LabelSelector::default() {
-        let detail = "empty selector is invalid for deployment";
+        let detail = format!("empty selector is invalid for {what}");
         errors.invalid(spec.child("selector"), Verbatim("{}".into()), detail);
     }
+}
+
+/// A template whose pods the selector finds, and which are always restarted.
+pub(super) fn validate_template_of(
+    field: &LabelSelector,
+    template: &PodTemplateSpec,
+    what: &str,
+    errors: &mut FieldErrors,
+) {
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.as_ref());
     let matches =
         selector::LabelSelector::from_field(Some(field)).is_ok_and(|own| own.matches_optional(labels));
+    let spec = Path::root("spec");
     let path = spec.child("template");
     if !matches {
         label_mismatch(labels, path, errors);
     }
     pod_spec::validate_template(template, path, errors);
-    validate_endless(template, path.child("spec"), "ReplicaSet", errors);
+    validate_endless(template, path.child("spec"), what, errors);
 }
 
 /// `selector` does not match template `labels`.

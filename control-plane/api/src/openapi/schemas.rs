@@ -6,6 +6,8 @@ use super::schema_name;
 use crate::{Kind, patch, registry};
 
 const SCHEMAS: &[u8] = include_bytes!("../../openapi/schemas.json");
+/// Those of `metrics.k8s.io`, which is no part of the generated types.
+const METRICS: &[u8] = include_bytes!("../../openapi/metrics.json");
 
 /// Groups of bodies that are not kinds of the registry.
 const OTHER_GROUPS: &[&str] = &[
@@ -24,10 +26,12 @@ pub(super) enum Dialect {
 
 /// Every schema by its name, with lists of the registry's kinds.
 pub(super) fn all(dialect: Dialect) -> Map<String, Value> {
-    let schemas: Map<String, Value> =
-        serde_json::from_slice(SCHEMAS).expect("schemas.json is generated, and read by a test");
-    let mut all: Map<String, Value> = schemas
+    let read = |json: &[u8]| -> Map<String, Value> {
+        serde_json::from_slice(json).expect("the schemas are part of the program, and read by a test")
+    };
+    let mut all: Map<String, Value> = read(SCHEMAS)
         .into_iter()
+        .chain(read(METRICS))
         .map(|(name, schema)| {
             let finished = extended(dialect, &name, schema);
             (name, finished)

@@ -103,13 +103,16 @@ const OBJECTS: &[&str] = &[
     apps!("ControllerRevision"),
     apps!("Deployment"),
     apps!("ReplicaSet"),
+    apps!("StatefulSet"),
     "io.k8s.api.coordination.v1.Lease",
     "io.k8s.api.discovery.v1.EndpointSlice",
     "io.k8s.api.events.v1.Event",
+    "io.k8s.api.scheduling.v1.PriorityClass",
 ];
 const TEMPLATED: &[&str] = &[
     apps!("DeploymentSpec"),
     apps!("ReplicaSetSpec"),
+    apps!("StatefulSetSpec"),
     core!("ReplicationControllerSpec"),
 ];
 
@@ -213,6 +216,17 @@ const FIELDS: &[Field] = &[
         &[apps!("ReplicaSetStatus")],
         "conditions",
         by("type", apps!("ReplicaSetCondition")),
+    ),
+    (&[apps!("StatefulSet")], "spec", into(apps!("StatefulSetSpec"))),
+    (
+        &[apps!("StatefulSet")],
+        "status",
+        into(apps!("StatefulSetStatus")),
+    ),
+    (
+        &[apps!("StatefulSetStatus")],
+        "conditions",
+        by("type", apps!("StatefulSetCondition")),
     ),
     (
         &[core!("ReplicationController")],

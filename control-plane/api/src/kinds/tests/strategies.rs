@@ -246,7 +246,7 @@ fn every_kind_is_found_by_its_names() {
         endpoints (ep) 
         events (ev) 
         namespaces (ns) finalize status
-        nodes (no) status
+        nodes (no) proxy status
         pods (po) binding eviction log proxy status
         replicationcontrollers (rc) scale status
         secrets () 
@@ -255,12 +255,16 @@ fn every_kind_is_found_by_its_names() {
         controllerrevisions.apps () 
         deployments.apps (deploy) scale status
         replicasets.apps (rs) scale status
+        statefulsets.apps (sts) scale status
         events.events.k8s.io (ev) 
         leases.coordination.k8s.io () 
         endpointslices.discovery.k8s.io () 
         ingresses.networking.k8s.io (ing) status
         ingressclasses.networking.k8s.io () 
         networkpolicies.networking.k8s.io (netpol) 
+        priorityclasses.scheduling.k8s.io (pc) 
+        nodes.metrics.k8s.io () 
+        pods.metrics.k8s.io () 
     "#]]
     .assert_eq(&names.collect::<String>());
     assert_eq!(registry().of::<Pod>().api_version(), "v1");

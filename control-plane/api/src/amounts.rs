@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_api::quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::quantity;
 
 /// What a container without a request is taken to use, so that such pods spread as well.
 const DEFAULT_CPU_MILLI: i64 = 100;
@@ -56,7 +57,8 @@ impl Amounts {
         self.merge(other, |mine, theirs| mine.saturating_sub(theirs));
     }
 
-    fn raise_to(&mut self, other: &Amounts) {
+    /// Takes the larger of each, where two take turns.
+    pub fn raise_to(&mut self, other: &Amounts) {
         self.merge(other, i64::max);
     }
 
@@ -119,7 +121,7 @@ fn milli(quantity: &Quantity) -> i64 {
 }
 
 /// A quantity in whole units; what cannot be read counts as nothing.
-pub(crate) fn whole(quantity: &Quantity) -> i64 {
+pub fn whole(quantity: &Quantity) -> i64 {
     quantity::Quantity::of(quantity).map_or(0, quantity::Quantity::value)
 }
 
