@@ -16,7 +16,8 @@ use http::{Response, StatusCode};
 
 use crate::body::{Body, Coalesced};
 use crate::call::Call;
-use crate::render::{LIST_END, ListMeta, Renderer, json_response};
+pub(crate) use crate::render::ListMeta;
+use crate::render::{LIST_END, Renderer, json_response};
 use crate::selection::Selection;
 use crate::server::ApiServer;
 use crate::status::Failure;

@@ -127,6 +127,7 @@ const ZERO_IS_MEANT: &[&str] = &[
     "runAsUser",
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
+    "value",
 ];
 
 /// Flags whose `false` is not the same as their absence.

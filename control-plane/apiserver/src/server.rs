@@ -24,6 +24,7 @@ use crate::body::Body;
 use crate::call::{BoxError, Call, ReadBodyError};
 use crate::list::RecentSnapshots;
 use crate::logs::PodLogs;
+use crate::metrics::NodeStats;
 use crate::openapi::Documents;
 use crate::path::{self, Target};
 use crate::query::Query;
@@ -40,6 +41,8 @@ pub struct Options {
     pub address: String,
     /// Cancelled when the server drains: watches end, and it is no longer ready.
     pub drain: CancellationToken,
+    /// What the nodes have reported of themselves.
+    pub stats: Arc<dyn NodeStats>,
 }
 
 /// Who is at the other end of a connection.
@@ -108,6 +111,10 @@ impl ApiServer {
 
     pub(crate) fn upgraded(&self) -> &TaskTracker {
         &self.0.upgraded
+    }
+
+    pub(crate) fn stats(&self) -> &dyn NodeStats {
+        &*self.0.options.stats
     }
 
     pub(crate) fn account_keys(&self) -> Option<&ServiceAccountKeys> {

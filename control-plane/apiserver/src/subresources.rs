@@ -15,7 +15,7 @@ use crate::path::ResourcePath;
 use crate::render::json_response;
 use crate::server::ApiServer;
 use crate::write::{self, Place, success};
-use crate::{logs, proxy, resource, streaming};
+use crate::{logs, metrics, proxy, resource, streaming};
 
 /// Answers a request for a subresource.
 pub(crate) async fn respond(
@@ -47,6 +47,7 @@ pub(crate) async fn respond(
         ("exec" | "attach" | "portforward", Method::GET | Method::POST) => {
             streaming::respond(server, call, place, name).await
         }
+        ("proxy", _) if !place.kind.namespaced => metrics::of_node(server, call, path),
         ("proxy", _) => proxy::respond(server, call, path).await,
         _ => Err(Status::method_not_allowed()),
     }

@@ -11,6 +11,7 @@ mod logs;
 mod registration;
 mod reports;
 mod session;
+mod stats;
 mod streams;
 mod subscription;
 
@@ -34,6 +35,7 @@ pub(crate) use assignments::Assignments;
 pub(crate) use join::{TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, USAGE_SERVERS, token_secret_name};
 pub(crate) use liveness::Liveness;
 use logs::LogStreams;
+use stats::Stats;
 use streams::Openings;
 
 use crate::material::Material;
@@ -58,6 +60,7 @@ struct Inner {
     sessions: Mutex<HashMap<String, Session>>,
     logs: LogStreams,
     openings: Openings,
+    stats: Stats,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -85,6 +88,7 @@ impl Nodes {
             sessions: Mutex::default(),
             logs: LogStreams::default(),
             openings: Openings::default(),
+            stats: Stats::default(),
             tracker: TaskTracker::new(),
             shutdown,
         };

@@ -214,6 +214,7 @@ impl Server {
                 service_account_keys: Some(keys),
                 address: self.options.advertised(),
                 drain: self.shutdown.clone(),
+                stats: Arc::new(self.nodes.clone()),
             },
             Arc::new(self.nodes.clone()),
             Arc::new(self.nodes.clone()),

@@ -1,14 +1,16 @@
 //! A single server to send requests to.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use flotilla_api::{Reason, Status};
-use flotilla_apiserver::NodeStreams;
-use flotilla_apiserver::{ApiServer, Body, LogOptions, Options, Peer, PodLogs, ServiceAccountKeys, User};
+use flotilla_apiserver::{
+    ApiServer, Body, LogOptions, NodeStats, NodeStreams, Options, Peer, PodLogs, ServiceAccountKeys, User,
+};
 use flotilla_raft::Replica;
 use flotilla_resources::Resources;
 use flotilla_tunnel::request::{self, Outcome, channel};
@@ -29,7 +31,30 @@ pub(crate) struct Cluster {
     pub(crate) server: ApiServer,
     pub(crate) replica: Replica,
     pub(crate) drain: CancellationToken,
+    pub(crate) reports: Arc<Reports>,
     _folder: tempfile::TempDir,
+}
+
+/// What nodes have reported, as the test says.
+#[derive(Default)]
+pub(crate) struct Reports(Mutex<BTreeMap<String, Bytes>>);
+
+impl Reports {
+    /// A node reports this.
+    pub(crate) fn keep(&self, node: &str, summary: &Value) {
+        let json = summary.to_string().into();
+        self.0.lock().unwrap().insert(node.to_owned(), json);
+    }
+}
+
+impl NodeStats for Reports {
+    fn newest(&self, node: &str) -> Option<Bytes> {
+        self.0.lock().unwrap().get(node).cloned()
+    }
+
+    fn all(&self) -> Vec<Bytes> {
+        self.0.lock().unwrap().values().cloned().collect()
+    }
 }
 
 /// Answers every request for a log with what it was asked for.
@@ -157,10 +182,12 @@ impl Cluster {
         let key =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         let drain = CancellationToken::new();
+        let reports = Arc::<Reports>::default();
         let options = Options {
             service_account_keys: Some(ServiceAccountKeys::from_pkcs8_der(key.as_ref()).unwrap()),
             address: "127.0.0.1:6443".into(),
             drain: drain.clone(),
+            stats: reports.clone(),
         };
         let server = ApiServer::new(
             resources,
@@ -172,6 +199,7 @@ impl Cluster {
             server,
             replica,
             drain,
+            reports,
             _folder: folder,
         };
         cluster

@@ -5,6 +5,7 @@
 mod cluster;
 mod discovery;
 mod lists;
+mod metrics;
 mod objects;
 mod refusals;
 mod streams;

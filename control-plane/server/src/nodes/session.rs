@@ -212,6 +212,10 @@ impl Conversation<'_> {
                 self.nodes.inner.logs.deliver(self.number, chunk);
                 Ok(())
             }
+            Heard::Stats(report) => {
+                self.nodes.inner.stats.keep(self.node, report.stats_json);
+                Ok(())
+            }
         }
     }
 

@@ -48,7 +48,7 @@ impl Talk {
                 .await
                 .expect("the agent is silent");
             match message.unwrap().expect("the agent hung up").kind.unwrap() {
-                Said::Heartbeat(_) => {}
+                Said::Heartbeat(_) | Said::Stats(_) => {}
                 other => return other,
             }
         }
@@ -131,7 +131,7 @@ impl Talk {
                         chunk.error
                     )
                 }
-                Said::Hello(_) | Said::Subscribe(_) | Said::Heartbeat(_) => continue,
+                Said::Hello(_) | Said::Subscribe(_) | Said::Heartbeat(_) | Said::Stats(_) => continue,
             };
             said.push(line.clone());
             if done(&line) {
