@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flotilla_api::Status;
+use flotilla_api::{Status, registry};
 use flotilla_resources::{Cache, EventRecord, EventType, Resources, TypedObject};
 use flotilla_store::{Revision, Stored};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod, ReplicationController};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod, ReplicationController,
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +39,10 @@ pub(crate) struct Context {
     pub(crate) replica_sets: Cache<ReplicaSet>,
     pub(crate) replication_controllers: Cache<ReplicationController>,
     pub(crate) deployments: Cache<Deployment>,
+    pub(crate) stateful_sets: Cache<StatefulSet>,
+    pub(crate) revisions: Cache<ControllerRevision>,
+    /// Nothing while there is no such kind.
+    pub(crate) claims: Option<Cache<PersistentVolumeClaim>>,
     pub(crate) nodes: Cache<Node>,
     pub(crate) namespaces: Cache<Namespace>,
 }
@@ -62,6 +68,11 @@ impl Context {
             replica_sets: Cache::start(&replica, tracker, shutdown),
             replication_controllers: Cache::start(&replica, tracker, shutdown),
             deployments: Cache::start(&replica, tracker, shutdown),
+            stateful_sets: Cache::start(&replica, tracker, shutdown),
+            revisions: Cache::start(&replica, tracker, shutdown),
+            claims: registry()
+                .by_kind("", "v1", "PersistentVolumeClaim")
+                .map(|_| Cache::start(&replica, tracker, shutdown)),
             nodes: Cache::start(&replica, tracker, shutdown),
             namespaces: Cache::start(&replica, tracker, shutdown),
         };
@@ -69,6 +80,11 @@ impl Context {
         context.replica_sets.synced().await;
         context.replication_controllers.synced().await;
         context.deployments.synced().await;
+        context.stateful_sets.synced().await;
+        context.revisions.synced().await;
+        if let Some(claims) = &context.claims {
+            claims.synced().await;
+        }
         context.nodes.synced().await;
         context.namespaces.synced().await;
         context

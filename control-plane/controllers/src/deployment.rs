@@ -14,14 +14,15 @@ mod tests;
 use std::sync::Arc;
 
 use flotilla_api::{Reason, Status, controller_of};
-use flotilla_resources::{CacheEvent, DeleteOptions, EventType, Part};
+use flotilla_resources::{CacheEvent, DeleteOptions, EventType};
 use flotilla_store::Revision;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::context::{self, Context, later, revision_of, revision_of_deletion, settle, unless_gone};
-use crate::labels::{self, controller_ref, remove_owner};
+use crate::labels::{self, controller_ref};
+use crate::ownership;
 use crate::pods;
 use crate::runner::{Next, ObjectKey, Queue, Reconcile, ReconcileError, Runner};
 use plan::{Observed, Plan, Step};
@@ -140,7 +141,7 @@ impl DeploymentController {
                     owned.push((*set).clone());
                     continue;
                 }
-                Some(_) => self.release(&set, uid).await?,
+                Some(_) => ownership::release(&self.ctx.resources, &*set, uid).await?,
                 None => self.adopt(deployment, &set).await?,
             };
             if let Some(changed) = change {
@@ -155,52 +156,12 @@ impl DeploymentController {
     }
 
     async fn adopt(&self, deployment: &Deployment, set: &ReplicaSet) -> Result<Option<ReplicaSet>, Status> {
-        let key = ObjectKey::of(deployment);
-        // The cache may not know yet that the Deployment is gone; what it adopts then would go with it.
-        let now = unless_gone(
-            self.ctx
-                .resources
-                .get_typed::<Deployment>(&key.namespace, &key.name)
-                .await,
-        )?;
-        let same = |now: &Deployment| {
-            now.metadata.uid == deployment.metadata.uid && now.metadata.deletion_timestamp.is_none()
-        };
-        if !now.as_ref().is_some_and(same) {
+        let resources = &self.ctx.resources;
+        if !ownership::still_exists(resources, deployment).await? {
             return Ok(None);
         }
         let owner = controller_ref("apps/v1", "Deployment", &deployment.metadata);
-        self.modify_set(set, |set| {
-            let free = controller_of(&set.metadata).is_none();
-            if free {
-                set.metadata
-                    .owner_references
-                    .get_or_insert_default()
-                    .push(owner.clone());
-            }
-            free
-        })
-        .await
-    }
-
-    async fn release(&self, set: &ReplicaSet, uid: &str) -> Result<Option<ReplicaSet>, Status> {
-        self.modify_set(set, |set| remove_owner(&mut set.metadata, uid))
-            .await
-    }
-
-    async fn modify_set(
-        &self,
-        set: &ReplicaSet,
-        mut change: impl FnMut(&mut ReplicaSet) -> bool,
-    ) -> Result<Option<ReplicaSet>, Status> {
-        let key = ObjectKey::of(set);
-        let same = |found: &ReplicaSet| found.metadata.uid == set.metadata.uid;
-        let resources = &self.ctx.resources;
-        resources
-            .modify::<ReplicaSet>(&key.namespace, &key.name, Part::Whole, |found| {
-                same(found) && change(found)
-            })
-            .await
+        ownership::adopt(resources, set, &owner).await
     }
 
     /// Whether pods of other revisions than the current one are still there.

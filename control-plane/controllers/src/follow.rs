@@ -68,7 +68,7 @@ pub(crate) type Listener = Arc<dyn Fn(Seen) + Send + Sync>;
 pub(crate) fn followed() -> impl Iterator<Item = &'static Kind> {
     registry()
         .all()
-        .filter(|kind| kind.storage().is_none() && kind.kind != "Event")
+        .filter(|kind| kind.storage().is_none() && !kind.computed && kind.kind != "Event")
 }
 
 /// Where a kind's objects are in the store.

@@ -12,10 +12,13 @@ mod garbage;
 mod labels;
 mod namespace;
 mod node;
+mod ownership;
 mod pod_garbage;
 mod pods;
+mod priority_classes;
 mod replicaset;
 mod runner;
+mod statefulset;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -131,6 +134,8 @@ async fn lead(options: Options, resources: Resources, term: u64, liveness: Arc<d
     let context = Arc::new(context);
     deployment::start(&context, &runner);
     replicaset::start(&context, &runner);
+    statefulset::start(&context, &runner);
+    priority_classes::start(&context, &runner);
     node::start(&context, &runner);
     let seen = namespace::start(&context, &runner);
     garbage::start(&context, &runner, seen);

@@ -12,7 +12,7 @@ mod tests;
 use std::sync::Arc;
 
 use flotilla_api::{Reason, Status, controller_of};
-use flotilla_resources::{Cache, CacheEvent, DeleteOptions, EventType, Part};
+use flotilla_resources::{Cache, CacheEvent, DeleteOptions, EventType};
 use flotilla_store::Revision;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -20,7 +20,8 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::context::{self, Context, later, revision_of, revision_of_deletion, settle, unless_gone};
-use crate::labels::{controller_ref, remove_owner};
+use crate::labels::controller_ref;
+use crate::ownership;
 use crate::runner::{Next, ObjectKey, Queue, Reconcile, ReconcileError, Runner};
 use kinds::Replicated;
 use plan::{Step, claim};
@@ -125,72 +126,24 @@ impl<S: Replicated> SetController<S> {
         let claim = claim(&set.view(), pods);
         let mut owned = claim.owned;
         let mut written = Revision(0);
-        if !claim.adopt.is_empty() && self.still_exists(set).await? {
+        let resources = &self.ctx.resources;
+        if !claim.adopt.is_empty() && ownership::still_exists(resources, set).await? {
+            let owner = controller_ref(S::API_VERSION, S::KIND, set.metadata());
             for pod in &claim.adopt {
-                if let Some(adopted) = self.adopt(set, pod).await? {
+                if let Some(adopted) = ownership::adopt(resources, &**pod, &owner).await? {
                     later(&mut written, revision_of(&adopted));
                     owned.push(Arc::new(adopted));
                 }
             }
         }
+        let uid = set.metadata().uid.as_deref().unwrap_or_default();
         for pod in &claim.release {
-            if let Some(released) = self.release(set, pod).await? {
+            if let Some(released) = ownership::release(resources, &**pod, uid).await? {
                 later(&mut written, revision_of(&released));
             }
         }
         settle(&self.ctx.pods, written).await?;
         Ok(owned)
-    }
-
-    /// The cache may not know yet that the set is gone or going; what it adopts then would be deleted with it.
-    async fn still_exists(&self, set: &S) -> Result<bool, Status> {
-        let meta = set.metadata();
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
-        let found = self
-            .ctx
-            .resources
-            .get_typed::<S>(namespace, meta.name.as_deref().unwrap_or_default())
-            .await;
-        let found = unless_gone(found)?;
-        Ok(found.is_some_and(|found| {
-            found.metadata().uid == meta.uid && found.metadata().deletion_timestamp.is_none()
-        }))
-    }
-
-    async fn adopt(&self, set: &S, pod: &Pod) -> Result<Option<Pod>, Status> {
-        let owner = controller_ref(S::API_VERSION, S::KIND, set.metadata());
-        self.modify_pod(pod, |pod| {
-            let free = controller_of(&pod.metadata).is_none() && pod.metadata.deletion_timestamp.is_none();
-            if free {
-                pod.metadata
-                    .owner_references
-                    .get_or_insert_default()
-                    .push(owner.clone());
-            }
-            free
-        })
-        .await
-    }
-
-    async fn release(&self, set: &S, pod: &Pod) -> Result<Option<Pod>, Status> {
-        let uid = set.metadata().uid.clone().unwrap_or_default();
-        self.modify_pod(pod, |pod| remove_owner(&mut pod.metadata, &uid))
-            .await
-    }
-
-    async fn modify_pod(
-        &self,
-        pod: &Pod,
-        mut change: impl FnMut(&mut Pod) -> bool,
-    ) -> Result<Option<Pod>, Status> {
-        let key = ObjectKey::of(pod);
-        let same = |found: &Pod| found.metadata.uid == pod.metadata.uid;
-        let resources = &self.ctx.resources;
-        resources
-            .modify::<Pod>(&key.namespace, &key.name, Part::Whole, |found| {
-                same(found) && change(found)
-            })
-            .await
     }
 
     /// Makes or deletes what the plan says, and waits until the cache shows it.

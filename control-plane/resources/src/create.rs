@@ -6,6 +6,7 @@ use flotilla_api::{Kind, Object, Reason, Status, add_default_tolerations, regist
 use flotilla_store::{Key, Operation, Outcome, Require, Stored};
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
+    api::scheduling::v1::PriorityClass,
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use rand::seq::IndexedRandom;
@@ -84,6 +85,10 @@ impl Resources {
         kind.prepare_create(object);
         if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
             add_default_tolerations(pod, self.options.toleration_seconds);
+            self.admit_priority(pod)?;
+        }
+        if let Some(class) = object.as_any().downcast_ref::<PriorityClass>() {
+            self.admit_priority_class(class)?;
         }
         Ok(())
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use flotilla_api::{Kind, Object, Status};
+use flotilla_api::{Kind, Object, Status, system_priority_classes};
 use flotilla_store::Stored;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{Resources, WriteOptions, create::now, propose::Change, resources::key};
@@ -82,10 +83,20 @@ const NAMESPACES_KEPT: [&str; 3] = ["default", "kube-public", "kube-system"];
 
 fn check_mortal(kind: &Kind, object: &dyn Object) -> Result<(), Status> {
     let name = object.meta().name.as_deref().unwrap_or_default();
-    match object.as_any().is::<Namespace>() && NAMESPACES_KEPT.contains(&name) {
-        true => Err(Status::forbidden(kind, name, "this namespace may not be deleted")),
-        false => Ok(()),
+    if object.as_any().is::<Namespace>() && NAMESPACES_KEPT.contains(&name) {
+        return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
     }
+    if object.as_any().is::<PriorityClass>() && is_own_class(name) {
+        let why = "this is a system priority class and cannot be deleted";
+        return Err(Status::forbidden(kind, name, why));
+    }
+    Ok(())
+}
+
+fn is_own_class(name: &str) -> bool {
+    system_priority_classes()
+        .iter()
+        .any(|class| class.metadata.name.as_deref() == Some(name))
 }
 
 fn check_preconditions(

@@ -9,6 +9,7 @@ mod cache;
 mod create;
 mod delete;
 mod events;
+mod priority;
 mod propose;
 mod resources;
 mod typed;

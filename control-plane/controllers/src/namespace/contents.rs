@@ -36,7 +36,7 @@ impl Left {
 fn kinds() -> impl Iterator<Item = &'static Kind> {
     registry()
         .all()
-        .filter(|kind| kind.namespaced && kind.storage().is_none())
+        .filter(|kind| kind.namespaced && kind.storage().is_none() && !kind.computed)
 }
 
 /// Deletes everything that is not being deleted already.
