@@ -31,6 +31,22 @@ pub struct History {
     pub stopping_since: Option<Timestamp>,
     /// The API object is gone: end the pod without grace.
     pub removed: bool,
+    /// The node itself has ended the pod, or never took it.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+}
+
+/// Why the node itself ended a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The status' reason, such as `Evicted` or `OutOfcpu`.
+    pub reason: String,
+    /// The status' message.
+    pub message: String,
+    /// How long its containers may take to stop.
+    pub grace_seconds: i64,
+    /// Whether the pod ran, so that its end is a disruption.
+    pub is_disruption: bool,
 }
 
 /// The state of a pod's namespaces and address.

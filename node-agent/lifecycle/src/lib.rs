@@ -3,6 +3,7 @@
 //! [`plan`] is the whole state machine. The agent carries out its steps, tells [`History`] what came of them, and
 //! asks again. Nothing here reads a clock, touches a disk, or knows how containers are made.
 
+pub mod admission;
 mod backoff;
 mod environment;
 mod expansion;
@@ -13,7 +14,9 @@ mod hooks;
 mod launch;
 mod notices;
 mod plan;
+pub mod pressure;
 mod probes;
+pub mod reserve;
 mod resources;
 mod rules;
 mod signals;
@@ -26,8 +29,8 @@ pub use environment::{EnvironmentError, Facts, References};
 pub use files::{hosts_file, resolver_file};
 pub use handlers::{Check, HandlerError, HttpCheck, host_port};
 pub use history::{
-    ContainerHistory, History, ImageState, PostStart, Run, RunUser, Sandbox, StartedWith, Stop, Termination,
-    Trouble,
+    ContainerHistory, Ended, History, ImageState, PostStart, Run, RunUser, Sandbox, StartedWith, Stop,
+    Termination, Trouble,
 };
 pub use hooks::{HookKind, WantedHook, hook_failure, wanted_hooks};
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};

@@ -131,7 +131,8 @@ fn grace_seconds(view: &View<'_>, verdict: Option<&Verdict>) -> Option<i64> {
     if meta.deletion_timestamp.is_some() {
         return Some(meta.deletion_grace_period_seconds.unwrap_or(of_spec));
     }
-    verdict.map(|_| of_spec)
+    let of_end = view.history.ended.as_ref().map(|ended| ended.grace_seconds);
+    verdict.map(|_| of_end.unwrap_or(of_spec))
 }
 
 /// Whether the pod is on its way out, or over.

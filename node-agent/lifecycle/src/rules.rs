@@ -215,6 +215,13 @@ pub(crate) fn verdict(
             message: previous.message.clone(),
         });
     }
+    if let Some(ended) = &history.ended {
+        return Some(Verdict {
+            phase: "Failed",
+            reason: Some(ended.reason.clone()),
+            message: Some(ended.message.clone()),
+        });
+    }
     if deadline(pod, history).is_some_and(|deadline| deadline <= now) {
         return Some(Verdict {
             phase: "Failed",

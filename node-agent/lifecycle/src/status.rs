@@ -7,7 +7,7 @@ use flotilla_api::qos_class;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::history::Sandbox;
+use crate::history::{Ended, Sandbox};
 use crate::plan::{View, is_ending};
 use crate::rules::{self, Role, Verdict};
 
@@ -15,6 +15,9 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
     // A pod that was over before this node's memory begins: what is known of it elsewhere is all there is.
     if view.history.sandboxes == 0 && matches!(view.previous.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return view.previous.clone();
+    }
+    if let Some(ended) = view.history.ended.as_ref().filter(|ended| !ended.is_disruption) {
+        return rejected(view, ended);
     }
     let ending = is_ending(view, verdict);
     let initialized = rules::is_initialized(view.pod, view.history, view.now);
@@ -53,6 +56,19 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
         start_time: view.history.started_at.map(Time),
         nominated_node_name: None,
         ..addresses(view)
+    }
+}
+
+/// The status of a pod that the node never took: nothing of it was ever here.
+fn rejected(view: &View<'_>, ended: &Ended) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(ended.reason.clone()),
+        message: Some(ended.message.clone()),
+        observed_generation: view.pod.metadata.generation,
+        qos_class: view.pod.spec.as_ref().map(|spec| qos_class(spec).to_owned()),
+        start_time: view.history.started_at.map(Time),
+        ..PodStatus::default()
     }
 }
 
@@ -106,5 +122,98 @@ fn phase(view: &View<'_>, mains: &[ContainerStatus], initialized: bool) -> &'sta
         _ if is_terminal && stopped == succeeded => "Succeeded",
         _ if is_terminal => "Failed",
         _ => "Running",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Ended, History, Plan, Run, Sandbox, StartedWith, View, plan};
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn planned(history: &History, previous: &PodStatus, second: i64) -> Plan {
+        let pod: Pod =
+            serde_json::from_str(r#"{"metadata":{"name":"web"},"spec":{"containers":[{"name":"a"}]}}"#)
+                .unwrap();
+        plan(&View {
+            pod: &pod,
+            history,
+            previous,
+            host_addresses: &[],
+            now: at(second),
+        })
+    }
+
+    fn ended(is_disruption: bool) -> Ended {
+        Ended {
+            reason: "Evicted".to_owned(),
+            message: "The node was low on resource: memory. ".to_owned(),
+            grace_seconds: 1,
+            is_disruption,
+        }
+    }
+
+    #[test]
+    fn an_evicted_pod_is_stopped_soon_and_says_why() {
+        let mut history = History {
+            sandbox: Sandbox::Ready,
+            sandboxes: 1,
+            ended: Some(ended(true)),
+            ..History::default()
+        };
+        history.container_mut("a").started(Run {
+            id: "a-0".to_owned(),
+            started_at: at(0),
+            image: String::new(),
+            image_id: String::new(),
+            stop_signal: None,
+            finished: None,
+            started_with: StartedWith::default(),
+        });
+        let first = planned(&history, &PodStatus::default(), 10);
+        assert_eq!(first.status.phase.as_deref(), Some("Failed"));
+        assert_eq!(first.status.reason.as_deref(), Some("Evicted"));
+        let conditions = first.status.conditions.clone().unwrap();
+        let disruption: Vec<&str> = conditions
+            .iter()
+            .filter(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
+            .filter_map(|condition| condition.reason.as_deref())
+            .collect();
+        assert_eq!(disruption, ["TerminationByKubelet"]);
+        assert!(
+            matches!(first.steps.as_slice(), [crate::Step::Signal { .. }]),
+            "{:?}",
+            first.steps
+        );
+        history.stopping_since = Some(at(10));
+        history.container_mut("a").stop = Some(crate::Stop::Asked);
+        let later = planned(&history, &first.status, 20);
+        assert!(
+            matches!(later.steps.as_slice(), [crate::Step::Kill { .. }]),
+            "{:?}",
+            later.steps
+        );
+    }
+
+    #[test]
+    fn a_pod_that_was_never_taken_is_failed_and_nothing_is_done() {
+        let history = History {
+            ended: Some(ended(false)),
+            ..History::default()
+        };
+        let plan = planned(&history, &PodStatus::default(), 10);
+        assert!(plan.steps.is_empty() && !plan.is_gone);
+        assert_eq!(plan.status.reason.as_deref(), Some("Evicted"));
+        assert_eq!(plan.status.container_statuses, None);
+        // It stays so, also for an agent that has forgotten why.
+        let later = planned(&History::default(), &plan.status, 20);
+        assert_eq!(
+            (later.steps, later.status.phase.as_deref()),
+            (Vec::new(), Some("Failed"))
+        );
     }
 }

@@ -52,8 +52,24 @@ pub(super) fn conditions(
         condition(view, "ContainersReady", containers_ready),
         condition(view, "PodScheduled", TRUE),
     ];
-    own.extend(foreign(view));
+    own.extend(disruption(view));
+    let others = foreign(view).into_iter();
+    let others: Vec<PodCondition> = others
+        .filter(|condition| own.iter().all(|known| known.type_ != condition.type_))
+        .collect();
+    own.extend(others);
     own
+}
+
+/// Tells that the node itself has ended the pod.
+fn disruption(view: &View<'_>) -> Option<PodCondition> {
+    let ended = view.history.ended.as_ref().filter(|ended| ended.is_disruption)?;
+    let verdict = Verdict {
+        is_true: true,
+        reason: Some("TerminationByKubelet"),
+        message: Some(ended.message.clone()),
+    };
+    Some(condition(view, "DisruptionTarget", verdict))
 }
 
 /// Conditions that others own, such as readiness gates, pass through.
