@@ -6,6 +6,7 @@
 
 mod detect;
 mod limits;
+mod usage;
 
 use std::fs;
 use std::io;
@@ -22,6 +23,8 @@ use nix::unistd::Pid;
 use self::detect::{Hierarchy, cgroup_mounts, from_mountinfo};
 use self::limits::Setting;
 use crate::spec::Resources;
+
+pub use self::usage::Usage;
 
 /// How often and after which pause a cgroup whose processes are still dying is tried again.
 const REMOVE_ATTEMPTS: u32 = 1000;
@@ -108,6 +111,12 @@ impl Cgroups {
         }
         self.set(cgroup, &limits::early(self.unified, resources))?;
         self.set(cgroup, &limits::late(self.unified, resources))
+    }
+
+    /// Makes the cgroup under which all pods are, and limits what they may use together.
+    pub(crate) fn limit_all(&self, cgroup: &str, resources: &Resources) -> io::Result<()> {
+        self.create(cgroup)?;
+        self.set(cgroup, &limits::early(self.unified, resources))
     }
 
     /// Makes a container's cgroup with the limits that its creation can live with.

@@ -23,6 +23,7 @@ mod shim;
 mod spec;
 mod sys;
 
+pub use cgroup::Usage;
 pub use errors::{
     DestroySandboxError, ExecError, KillContainerError, OpenRuntimeError, RemoveContainerError,
     RunSandboxError, ShimError, StartContainerError,

@@ -1,5 +1,6 @@
 //! The agent's handle on one pod's sandbox.
 
+use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Usage};
 use crate::connection::{self, Ask};
 use crate::containers::Containers;
 use crate::errors::{
@@ -277,6 +278,20 @@ impl Pod {
     /// All containers that were started and not yet removed, oldest first.
     pub fn containers(&self) -> Vec<ContainerState> {
         self.inner.containers.list()
+    }
+
+    /// What all of the pod uses, and what each of its running containers does, by id.
+    pub fn usage(&self) -> (Usage, BTreeMap<String, Usage>) {
+        let Inner { record, cgroups, .. } = &*self.inner;
+        let running = self
+            .containers()
+            .into_iter()
+            .filter(|state| state.finished.is_none());
+        let containers = running.map(|state| {
+            let usage = cgroups.usage(&format!("{}/{}", record.cgroup, state.id));
+            (state.id, usage)
+        });
+        (cgroups.usage(&record.cgroup), containers.collect())
     }
 
     /// Changes whenever a container has ended or the shim has died; then look at [`Pod::containers`].

@@ -14,7 +14,7 @@ use crate::errors::{OpenRuntimeError, RunSandboxError};
 use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
 use crate::pod::Pod;
 use crate::sandbox::{self, Plan};
-use crate::spec::SandboxSpec;
+use crate::spec::{Resources, SandboxSpec};
 use crate::sys;
 use flotilla_report::report;
 
@@ -136,6 +136,12 @@ impl Runtime {
             })?,
             cgroups: self.shared.cgroups.clone(),
         })
+    }
+
+    /// Limits what all pods may use together, whatever each of them may use.
+    pub fn limit_pods(&self, resources: &Resources) -> io::Result<()> {
+        let options = &self.shared.options;
+        self.shared.cgroups.limit_all(&options.cgroup_parent, resources)
     }
 
     /// Finds all sandboxes on this node, with live shim or without, and listens to their exits again.
