@@ -5,6 +5,7 @@
 //! ([`logs`]).
 
 mod assignments;
+mod follow;
 mod join;
 mod liveness;
 mod logs;
@@ -22,8 +23,8 @@ use std::{
 
 use flotilla_pki::PeerIdentity;
 use flotilla_proto::node::{
-    AgentMessage, JoinRequest, JoinResponse, RenewRequest, RenewResponse, ServerMessage, StreamFrame,
-    nodes_server, server_message::Kind as Said,
+    AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, RenewRequest, RenewResponse,
+    ServerMessage, StreamFrame, nodes_server, server_message::Kind as Said,
 };
 use flotilla_resources::Resources;
 use tokio::sync::{mpsc, watch};
@@ -152,6 +153,21 @@ impl nodes_server::Nodes for Nodes {
         let node = node_name(&request)?;
         let frames = self.accept_stream(&node, request.into_inner()).await?;
         Ok(Response::new(frames))
+    }
+
+    type FollowStream = ReceiverStream<Result<FollowEvent, Status>>;
+
+    async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        node_name(&request)?;
+        let request = request.into_inner();
+        let slim = follow::allowed(&request)?;
+        let (outgoing, receiver) = mpsc::channel(OUTBOX_MAX);
+        let replica = self.inner.resources.replica().clone();
+        let shutdown = self.inner.shutdown.clone();
+        self.inner
+            .tracker
+            .spawn(follow::serve(replica, request, slim, outgoing, shutdown));
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 

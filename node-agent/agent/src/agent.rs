@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::Store;
+use flotilla_lifecycle::ServiceAddress;
 use flotilla_network::Network;
 use flotilla_report::report;
 use flotilla_runtime::Runtime;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::checkpoint::Checkpoints;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
+use crate::follow::{Follow, Servers};
 use crate::identity::{self, Connector, JoinError};
 use crate::machine::{LocalMachine, Machine};
 use crate::network::{self, NetworkOptions};
@@ -137,7 +139,7 @@ impl Agent {
                 tracing::error!(error = report(&error), "the built-in images are not available");
             }
         });
-        let node = Assembly::new(&options, machine, tracker)?;
+        let mut node = Assembly::new(&options, machine, tracker)?;
         // Pods of an earlier agent are taken care of before any server has answered.
         node.restore().await;
         let pki = options.data_dir.join("pki");
@@ -172,6 +174,8 @@ pub(crate) struct Assembly {
     cluster: Arc<Cluster>,
     surroundings: Arc<Surroundings>,
     pods: Arc<Pods>,
+    /// What of the cluster's objects this node follows; consumers register when they are wired.
+    follow: Follow,
     workers_shutdown: CancellationToken,
 }
 
@@ -191,6 +195,8 @@ impl Assembly {
         let cluster = Arc::new(Cluster::new(data("cluster.json")));
         let checkpoints = Checkpoints::open(data("checkpoints"))
             .map_err(|error| RunAgentError::Checkpoints(Box::new(error)))?;
+        let mut follow = Follow::new(data("follow"));
+        let services = follow.mirror(|service: &Arc<Service>| ServiceAddress::of(service));
         let surroundings = Arc::new(Surroundings {
             machine,
             outbox: Arc::new(Outbox::default()),
@@ -202,6 +208,7 @@ impl Assembly {
             files_dir: data("etc"),
             tasks: tracker.clone(),
             started: tokio::time::Instant::now(),
+            services,
         });
         let workers_shutdown = CancellationToken::new();
         let pods = Arc::new(Pods::new(
@@ -217,12 +224,13 @@ impl Assembly {
             cluster,
             surroundings,
             pods,
+            follow,
             workers_shutdown,
         })
     }
 
     /// Goes on where an earlier agent stopped: network first, then its pods.
-    pub(crate) async fn restore(&self) {
+    pub(crate) async fn restore(&mut self) {
         if let Some(config) = self.cluster.remembered() {
             let network = network::config(&config);
             match self.surroundings.machine.configure(network).await {
@@ -230,11 +238,19 @@ impl Assembly {
                 Err(error) => self.cluster.failed(report(&error)),
             }
         }
+        self.follow.restore();
         self.pods.restore().await;
     }
 
     /// Talks with the servers until shutdown.
-    pub(crate) async fn serve(self, connectors: watch::Receiver<Connector>, shutdown: CancellationToken) {
+    pub(crate) async fn serve(mut self, connectors: watch::Receiver<Connector>, shutdown: CancellationToken) {
+        let servers = Arc::new(Servers::new(
+            &self.host.name,
+            self.host.addresses[0],
+            self.directory.servers(),
+            connectors.clone(),
+        ));
+        self.follow.start(&servers, &self.tracker, &shutdown);
         let watcher = NodeWatch {
             host: self.host.clone(),
             data_dir: self.data_dir.clone(),

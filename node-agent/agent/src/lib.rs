@@ -8,6 +8,7 @@ mod checkpoint;
 mod checks;
 mod cluster;
 mod directory;
+mod follow;
 mod identity;
 mod logs;
 mod machine;

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use flotilla_images::Image;
 use flotilla_lifecycle::{
-    History, HookKind, Notice, Plan, Quantities, Run, Sandbox, StartedWith, View, find_container,
-    hook_failure, notices, plan,
+    History, HookKind, Notice, Plan, Quantities, Run, Sandbox, ServiceAddress, StartedWith, View,
+    find_container, hook_failure, notices, plan, service_variables,
 };
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;
@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use self::tending::{Report, Tending};
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::follow::Mirror;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
@@ -57,9 +58,19 @@ pub(crate) struct Surroundings {
     pub(crate) tasks: TaskTracker,
     /// When this agent began.
     pub(crate) started: Instant,
+    /// Addresses of the cluster's services.
+    pub(crate) services: Mirror<ServiceAddress>,
 }
 
 impl Surroundings {
+    /// What the pod's containers are told of services.
+    pub(crate) fn service_variables(&self, pod: &Pod) -> Vec<(String, String)> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let own = self.services.list(namespace);
+        let kubernetes = self.services.get("default", "kubernetes");
+        service_variables(pod, kubernetes.as_deref(), own.iter().map(|service| &**service))
+    }
+
     /// The folder of a pod's logs.
     pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
         let meta = &pod.metadata;

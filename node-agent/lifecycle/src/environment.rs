@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub host_addresses: &'a [IpAddr],
     /// What stands in for a limit that is not set.
     pub allocatable: &'a Quantities,
+    /// What variables tell of services; the container's own go before them.
+    pub services: &'a [(String, String)],
 }
 
 /// Why a container's environment cannot be made. The messages are kubelet's.
@@ -85,6 +87,9 @@ pub(crate) fn environment(
     base: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>, EnvironmentError> {
     let mut variables = Variables::default();
+    for (name, value) in facts.services {
+        variables.set(name.clone(), value.clone());
+    }
     for source in container.env_from.iter().flatten() {
         for (name, value) in from_source(facts, source)? {
             variables.set(name, value);

@@ -19,6 +19,7 @@ mod probes;
 pub mod reserve;
 mod resources;
 mod rules;
+mod service_variables;
 mod signals;
 mod status;
 mod stopping;
@@ -41,6 +42,7 @@ pub use probes::{
 };
 pub use resources::{CgroupLimits, Quantities, container_limits, pod_limits};
 pub use rules::find_container;
+pub use service_variables::{ServiceAddress, service_variables};
 pub use stopping::{Begin, Stopping};
 pub use termination::{FALLBACK_LINES_MAX, MessagePolicy, fallback_message, file_message, message_policy};
 

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
-    Ack, AgentMessage, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig, OpenStream, PodAssignment,
-    PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd,
-    Welcome, agent_message::Kind as Said, server_message::Kind as Say,
+    Ack, AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig,
+    OpenStream, PodAssignment, PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage,
+    StreamFrame, SyncBegin, SyncEnd, Welcome, agent_message::Kind as Said, server_message::Kind as Say,
 };
 use flotilla_tunnel::request;
 use futures::future::BoxFuture;
@@ -214,6 +214,12 @@ impl Nodes for FakeServer {
             .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(answers)))
     }
+
+    type FollowStream = ReceiverStream<Result<FollowEvent, Status>>;
+
+    async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
 }
 
 /// A server on its own port, and the conversations that agents begin with it.
@@ -301,7 +307,7 @@ impl Bench {
 
     async fn agent(&self, servers: &[&TestServer]) -> Running {
         let tracker = TaskTracker::new();
-        let assembly = Assembly::new(&self.options(servers), self.machine.clone(), tracker).unwrap();
+        let mut assembly = Assembly::new(&self.options(servers), self.machine.clone(), tracker).unwrap();
         assembly.restore().await;
         let plain: Connector = Arc::new(|address: &str| {
             Endpoint::from_shared(format!("http://{address}"))

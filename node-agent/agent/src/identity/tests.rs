@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use flotilla_pki::{ClusterCa, Subject, server_tls};
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
-use flotilla_proto::node::{AgentMessage, JoinResponse, RenewResponse, ServerMessage, StreamFrame};
+use flotilla_proto::node::{
+    AgentMessage, FollowEvent, FollowRequest, JoinResponse, RenewResponse, ServerMessage, StreamFrame,
+};
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -63,6 +65,12 @@ impl Nodes for Authority {
         &self,
         _: Request<Streaming<StreamFrame>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    type FollowStream = ReceiverStream<Result<FollowEvent, Status>>;
+
+    async fn follow(&self, _: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 }

@@ -155,12 +155,14 @@ impl Worker {
     ) -> Result<ContainerSpec, SpecError> {
         let pod = &self.checkpoint.pod;
         let references = self.checkpoint.references();
+        let services = self.surroundings.service_variables(pod);
         let facts = Facts {
             pod,
             references: &references,
             addresses: &self.checkpoint.history.addresses,
             host_addresses: &self.surroundings.host_addresses,
             allocatable: &self.surroundings.allocatable,
+            services: &services,
         };
         let launch = launch(&facts, container, &defaults(image))?;
         let user = self.user(image, &launch)?;

@@ -26,6 +26,7 @@ fn check(container: &str, expected: &str) {
         addresses: &["10.42.1.2".parse().unwrap()],
         host_addresses: &["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         allocatable: &allocatable,
+        services: &[],
     };
     let container: Container = serde_json::from_str(container).unwrap();
     let base = vec![("PATH".to_owned(), "/bin".to_owned())];

@@ -14,6 +14,7 @@ fn found(pod: &str, container: &str, image: &ImageDefaults) -> Result<Launch, La
         addresses: &[],
         host_addresses: &[],
         allocatable: &allocatable,
+        services: &[],
     };
     let launch = launch(&facts, &container, image)?;
     check_non_root(&pod, &container, launch.user.parse().unwrap_or(0))?;
