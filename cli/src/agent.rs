@@ -1,6 +1,7 @@
 //! `flotilla agent`: a node.
 
 mod network;
+mod reserve;
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use self::network::NetworkArgs;
+use self::reserve::ReserveArgs;
 use crate::daemon;
 
 /// What every machine that runs pods is told, be it a server or only an agent.
@@ -37,6 +39,8 @@ pub(crate) struct NodeArgs {
     bridge: String,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    reserve: ReserveArgs,
     /// A label of the node; may be repeated.
     #[arg(long = "node-label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
@@ -116,6 +120,8 @@ impl NodeArgs {
             cgroup_parent: self.cgroup_parent.clone(),
             bridge: self.bridge.clone(),
             network: self.network.options(),
+            reserve: self.reserve.reserve(),
+            pressure_transition: self.reserve.transition()?,
             labels: self
                 .labels
                 .iter()

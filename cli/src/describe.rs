@@ -1,5 +1,6 @@
 //! `flotilla describe`: objects in detail, laid out as kubectl does, with their events at the end.
 
+mod allocated;
 mod configuration;
 mod containers;
 mod events;
@@ -7,6 +8,7 @@ mod generic;
 mod node;
 mod pod;
 mod service;
+mod stateful_set;
 mod text;
 mod workload;
 
@@ -153,6 +155,7 @@ async fn describe(cluster: &Cluster, object: &Value, show_events: bool) -> Resul
         "ReplicaSet" | "ReplicationController" => {
             workload::replica_set(&mut text, object, &workload::pods(cluster, object).await?);
         }
+        "StatefulSet" => stateful_set::describe(&mut text, object, &workload::pods(cluster, object).await?),
         "Service" => service::describe(
             &mut text,
             object,

@@ -36,6 +36,7 @@ mod scale;
 mod selection;
 mod server;
 mod set;
+mod top;
 mod version;
 mod wait;
 mod watch;
@@ -96,6 +97,8 @@ enum Verb {
     Label(label::Arguments),
     /// Set or remove annotations
     Annotate(label::Arguments),
+    /// Show what pods and nodes use
+    Top(top::Arguments),
     /// Change a single feature of objects
     Set(set::Arguments),
     /// Wait until objects meet a condition
@@ -165,6 +168,7 @@ async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
         Verb::Rollout(arguments) => rollout::run(arguments, global).await,
         Verb::Label(arguments) => label::run(arguments, label::Kind::Label, global).await,
         Verb::Annotate(arguments) => label::run(arguments, label::Kind::Annotation, global).await,
+        Verb::Top(arguments) => top::run(arguments, global).await,
         Verb::Set(arguments) => set::run(arguments, global).await,
         Verb::Wait(arguments) => wait::run(arguments, global).await,
         Verb::ApiResources(arguments) => api_resources::run(arguments, global).await,

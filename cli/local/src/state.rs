@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::At;
 use crate::{LocalError, Place};
 
+/// All nodes share the disks of this machine, which may well be nine tenths full: only what is nearly used up is short.
+const EVICTION_HARD: &str = "memory.available<100Mi,nodefs.available<512Mi,imagefs.available<512Mi";
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,6 +118,8 @@ impl Node {
             &cgroup,
             "--bridge",
             "flt0",
+            "--eviction-hard",
+            EVICTION_HARD,
         ];
         words.extend(more.map(str::to_owned));
         if self.role == Role::Server {
@@ -220,7 +225,7 @@ mod tests {
         let line = |at: usize| state.nodes[at].arguments(&state, &place).join(" ");
         let common = |name: &str, end: u8| {
             format!(
-                "--name {name} --data-dir /d/c/{name} --address 10.89.0.{end} --run-dir /run/flotilla --cgroup-parent /flotilla-local/c/{name} --bridge flt0"
+                "--name {name} --data-dir /d/c/{name} --address 10.89.0.{end} --run-dir /run/flotilla --cgroup-parent /flotilla-local/c/{name} --bridge flt0 --eviction-hard {EVICTION_HARD}"
             )
         };
         assert_eq!(

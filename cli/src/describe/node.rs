@@ -60,7 +60,7 @@ pub(super) fn describe(out: &mut Text, node: &Value, pods: &[Value]) {
         let all: Vec<String> = items(&spec["podCIDRs"]).iter().map(text).collect();
         out.field(0, "PodCIDRs", all.join(","));
     }
-    non_terminated(out, pods);
+    super::allocated::describe(out, node, pods);
 }
 
 fn conditions(out: &mut Text, status: &Value) {
@@ -107,37 +107,5 @@ fn system(out: &mut Text, info: &Value) {
         ("Kube-Proxy Version", "kubeProxyVersion"),
     ] {
         out.line(1, format!("{title}:\t{}", text(&info[field])));
-    }
-}
-
-fn non_terminated(out: &mut Text, pods: &[Value]) {
-    out.line(0, format!("Non-terminated Pods:\t({} in total)", pods.len()));
-    out.line(1, "Namespace\tName\t\tCPU Requests\tMemory Requests");
-    out.line(1, "---------\t----\t\t------------\t---------------");
-    for pod in pods {
-        let requests = |resource: &str| {
-            let quantities: Vec<String> = items(&pod["spec"]["containers"])
-                .iter()
-                .map(|container| text(&container["resources"]["requests"][resource]))
-                .filter(|quantity| !quantity.is_empty())
-                .collect();
-            if quantities.is_empty() {
-                "0".to_owned()
-            } else {
-                quantities.join("+")
-            }
-        };
-        let (namespace, name) = (
-            text(&pod["metadata"]["namespace"]),
-            text(&pod["metadata"]["name"]),
-        );
-        out.line(
-            1,
-            format!(
-                "{namespace}\t{name}\t\t{}\t{}",
-                requests("cpu"),
-                requests("memory")
-            ),
-        );
     }
 }

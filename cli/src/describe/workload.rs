@@ -82,20 +82,21 @@ pub(super) fn replica_set(out: &mut Text, set: &Value, pods: &[Value]) {
         "Replicas",
         format!("{current} current / {} desired", text(&set["spec"]["replicas"])),
     );
-    let count = |phase: &str| pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
-    out.field(
-        0,
-        "Pods Status",
-        format!(
-            "{} Running / {} Waiting / {} Succeeded / {} Failed",
-            count("Running"),
-            count("Pending"),
-            count("Succeeded"),
-            count("Failed")
-        ),
-    );
+    out.field(0, "Pods Status", pods_status(pods));
     template(out, &set["spec"]["template"]);
     conditions(out, &set["status"]);
+}
+
+/// How many pods are in which phase.
+pub(super) fn pods_status(pods: &[Value]) -> String {
+    let count = |phase: &str| pods.iter().filter(|pod| pod["status"]["phase"] == phase).count();
+    format!(
+        "{} Running / {} Waiting / {} Succeeded / {} Failed",
+        count("Running"),
+        count("Pending"),
+        count("Succeeded"),
+        count("Failed")
+    )
 }
 
 /// A pod template alone, with `change` as the object whose cause of change is told.
@@ -109,7 +110,7 @@ pub(crate) fn pod_template(template_object: &Value, change: &Value) -> String {
     out.finish()
 }
 
-fn template(out: &mut Text, template: &Value) {
+pub(super) fn template(out: &mut Text, template: &Value) {
     let spec = &template["spec"];
     out.line(0, "Pod Template:");
     out.labels(1, "Labels", &template["metadata"]["labels"]);
