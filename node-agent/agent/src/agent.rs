@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::Store;
-use flotilla_lifecycle::ServiceAddress;
+use flotilla_lifecycle::pressure::Pressures;
+use flotilla_lifecycle::reserve::Reserve;
+use flotilla_lifecycle::{Quantities, ServiceAddress};
 use flotilla_network::Network;
 use flotilla_report::report;
-use flotilla_runtime::Runtime;
+use flotilla_runtime::{Resources, Runtime};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use tokio::sync::watch;
@@ -21,17 +23,20 @@ use crate::checkpoint::Checkpoints;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::follow::{Follow, Servers};
+use crate::gauges::{Gauges, HostGauges};
 use crate::identity::{self, Connector, JoinError};
 use crate::machine::{LocalMachine, Machine};
 use crate::network::{self, NetworkOptions};
 use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
+use crate::pressure::PressureWatch;
 use crate::session::{self, Conversations};
+use crate::stats::Sampler;
 use crate::streams::Streams;
 use crate::worker::Surroundings;
 
-/// Between looks at memory, disk and images.
+/// Between looks at the images.
 const NODE_CHECK: Duration = Duration::from_secs(10);
 /// How long tasks may take to notice a shutdown. Containers run on in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -59,6 +64,10 @@ pub struct Options {
     pub network: NetworkOptions,
     /// Labels of the node besides the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// What of the node pods may not have, and from when on they are evicted.
+    pub reserve: Reserve,
+    /// How long a condition of pressure outlasts its measurement.
+    pub pressure_transition: Duration,
     /// The flotilla binary: runs as shim, and is the layer of the built-in images.
     pub executable: PathBuf,
 }
@@ -168,7 +177,6 @@ impl Agent {
 /// The parts of a running agent, wired together.
 pub(crate) struct Assembly {
     host: Host,
-    data_dir: PathBuf,
     pub(crate) directory: Arc<Directory>,
     pub(crate) tracker: TaskTracker,
     cluster: Arc<Cluster>,
@@ -177,6 +185,9 @@ pub(crate) struct Assembly {
     /// What of the cluster's objects this node follows; consumers register when they are wired.
     follow: Follow,
     workers_shutdown: CancellationToken,
+    gauges: Arc<dyn Gauges>,
+    /// Until it runs.
+    pressure: Option<PressureWatch>,
 }
 
 impl Assembly {
@@ -191,7 +202,10 @@ impl Assembly {
             options.node_address,
             &options.labels,
             &options.data_dir,
+            &options.reserve,
         );
+        limit_pods(&*machine, &options.reserve, &host.capacity);
+        let (pressures, pressures_rx) = watch::channel(Pressures::default());
         let cluster = Arc::new(Cluster::new(data("cluster.json")));
         let checkpoints = Checkpoints::open(data("checkpoints"))
             .map_err(|error| RunAgentError::Checkpoints(Box::new(error)))?;
@@ -202,7 +216,8 @@ impl Assembly {
             outbox: Arc::new(Outbox::default()),
             checkpoints,
             host_addresses: host.addresses.clone(),
-            allocatable: host.capacity.clone(),
+            allocatable: host.allocatable.clone(),
+            pressures: pressures_rx,
             cluster: cluster.config(),
             logs_dir: data("pods"),
             files_dir: data("etc"),
@@ -216,8 +231,20 @@ impl Assembly {
             tracker.clone(),
             workers_shutdown.clone(),
         ));
+        let gauges = Arc::new(HostGauges::new(options.data_dir.clone(), data("images")));
+        let pressure = PressureWatch {
+            gauges: gauges.clone(),
+            machine: surroundings.machine.clone(),
+            pods: pods.clone(),
+            outbox: surroundings.outbox.clone(),
+            thresholds: options.reserve.eviction_hard.clone(),
+            transition: options.pressure_transition,
+            pressures,
+            places: vec![data("runtime"), data("pods"), data("etc"), data("volumes")],
+        };
         Ok(Self {
-            data_dir: options.data_dir.clone(),
+            gauges,
+            pressure: Some(pressure),
             directory: Arc::new(Directory::open(data("servers.json"), &options.servers)),
             host,
             tracker,
@@ -253,14 +280,15 @@ impl Assembly {
         self.follow.start(&servers, &self.tracker, &shutdown);
         let watcher = NodeWatch {
             host: self.host.clone(),
-            data_dir: self.data_dir.clone(),
             machine: self.surroundings.machine.clone(),
+            pressures: self.surroundings.pressures.clone(),
             obstacle: self.cluster.obstacle(),
             newest: None,
         };
         let (node, node_rx) = watch::channel(bytes::Bytes::new());
         let watcher = watcher.first(&node);
         self.tracker.spawn(watcher.run(node, shutdown.child_token()));
+        let stats = self.measure(&shutdown);
         let streams = Streams::new(
             connectors.clone(),
             self.surroundings.clone(),
@@ -276,11 +304,29 @@ impl Assembly {
             pods: self.pods.clone(),
             cluster: self.cluster.clone(),
             node: node_rx,
+            stats,
             tracker: self.tracker.clone(),
             streams,
         });
         session::run(conversations, shutdown).await;
         self.drain().await;
+    }
+
+    /// Starts to look for pressure, and to measure what is used; returns the newest measurement.
+    fn measure(&mut self, shutdown: &CancellationToken) -> watch::Receiver<bytes::Bytes> {
+        if let Some(pressure) = self.pressure.take() {
+            self.tracker.spawn(pressure.run(shutdown.child_token()));
+        }
+        let (newest, stats) = watch::channel(bytes::Bytes::new());
+        let sampler = Sampler {
+            node_name: self.host.name.clone(),
+            gauges: self.gauges.clone(),
+            machine: self.surroundings.machine.clone(),
+            pods: self.pods.clone(),
+            newest,
+        };
+        self.tracker.spawn(sampler.run(shutdown.child_token()));
+        stats
     }
 
     /// Ends the workers; the containers run on.
@@ -296,11 +342,29 @@ impl Assembly {
     }
 }
 
+/// Keeps all pods together within what is not reserved. A kernel that cannot do that leaves it to the evictions.
+fn limit_pods(machine: &dyn Machine, reserve: &Reserve, capacity: &Quantities) {
+    let Some(bytes) = reserve.pods_memory_limit(capacity) else {
+        return;
+    };
+    let resources = Resources {
+        memory_limit: Some(bytes),
+        ..Resources::default()
+    };
+    if let Err(error) = machine.limit_pods(&resources) {
+        tracing::warn!(
+            error = report(&error),
+            bytes,
+            "the pods' memory cannot be limited to what is not reserved"
+        );
+    }
+}
+
 /// Keeps the Node object up to date.
 struct NodeWatch {
     host: Host,
-    data_dir: PathBuf,
     machine: Arc<dyn Machine>,
+    pressures: watch::Receiver<Pressures>,
     obstacle: watch::Receiver<Option<String>>,
     newest: Option<(node::Condition, Node)>,
 }
@@ -317,6 +381,7 @@ impl NodeWatch {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.obstacle.changed() => if changed.is_err() { return },
+                changed = self.pressures.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(NODE_CHECK) => {}
             }
             self.look(&node);
@@ -329,7 +394,8 @@ impl NodeWatch {
             tracing::warn!(error = report(&error), "the images cannot be listed");
             Vec::new()
         });
-        let condition = node::observe(Path::new(&self.data_dir), &images, obstacle);
+        let pressures = *self.pressures.borrow_and_update();
+        let condition = node::observe(pressures, &images, obstacle);
         if self.newest.as_ref().is_some_and(|(known, _)| *known == condition) {
             return;
         }

@@ -7,7 +7,7 @@ mod command;
 pub(crate) mod fake;
 mod port;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,17 +15,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
-use flotilla_network::{Network, NetworkError, NodeConfig, Route};
+use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, DestroySandboxError, Exec, ExecError, ExecSpec,
-    KillContainerError, Pod as SandboxHandle, RemoveContainerError, RunSandboxError, Runtime, SandboxSpec,
-    ShimError, StartContainerError, Started,
+    KillContainerError, Pod as SandboxHandle, RemoveContainerError, Resources, RunSandboxError, Runtime,
+    SandboxSpec, ShimError, StartContainerError, Started,
 };
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use port::ConnectPortError;
+
+use crate::stats::PodUsage;
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,14 @@ pub(crate) trait Machine: Send + Sync + 'static {
     async fn attach(&self, uid: &str, id: &str, spec: AttachSpec) -> Result<Exec, ExecError>;
     /// A connection to a port inside the pod.
     async fn connect(&self, uid: &str, port: u16) -> Result<TcpStream, ConnectPortError>;
+    /// What the pod uses. None when there is no sandbox.
+    fn usage(&self, uid: &str) -> Option<PodUsage>;
+    /// How much came to and went from each pod, by uid.
+    fn traffic(&self) -> BTreeMap<String, Traffic>;
+    /// Removes images that no container uses.
+    async fn collect_images(&self) -> Result<(), StoreError>;
+    /// Limits what all pods may use together.
+    fn limit_pods(&self, resources: &Resources) -> std::io::Result<()>;
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError>;
 }
@@ -324,6 +334,26 @@ impl Machine for LocalMachine {
             .and_then(|()| connection.set_nonblocking(true))
             .map(|()| connection);
         connection.and_then(TcpStream::from_std).map_err(refused)
+    }
+
+    fn usage(&self, uid: &str) -> Option<PodUsage> {
+        let (whole, containers) = self.sandbox(uid)?.usage();
+        Some(PodUsage { whole, containers })
+    }
+
+    fn traffic(&self) -> BTreeMap<String, Traffic> {
+        self.network.traffic()
+    }
+
+    async fn collect_images(&self) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        let collected = tokio::task::spawn_blocking(move || store.collect_garbage()).await;
+        // A collection that was cut short at shutdown is done by the next one.
+        collected.unwrap_or(Ok(()))
+    }
+
+    fn limit_pods(&self, resources: &Resources) -> std::io::Result<()> {
+        self.runtime.limit_pods(resources)
     }
 
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::gauges::memory_bytes;
+use flotilla_api::quantity;
 use flotilla_images::ImageSummary;
 use flotilla_lifecycle::Quantities;
+use flotilla_lifecycle::pressure::Pressures;
+use flotilla_lifecycle::reserve::Reserve;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
@@ -19,10 +23,6 @@ const KUBELET_VERSION: &str = "v1.35.0+flotilla";
 const PODS_MAX: u32 = 110;
 /// Kubelet's `nodeStatusMaxImages`.
 const IMAGES_MAX: usize = 50;
-/// Kubelet's `memory.available` threshold.
-const MEMORY_LOW_BYTES: u64 = 100 << 20;
-/// Less free space than this is pressure.
-const DISK_LOW_BYTES: u64 = 512 << 20;
 
 /// What never changes while the agent runs.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) info: NodeSystemInfo,
     pub(crate) capacity: Quantities,
+    /// What pods may have of it.
+    pub(crate) allocatable: Quantities,
 }
 
 /// What may change.
@@ -39,8 +41,7 @@ pub(crate) struct Host {
 pub(crate) struct Condition {
     /// Why pods cannot run here; none when they can.
     pub(crate) obstacle: Option<String>,
-    pub(crate) memory_pressure: bool,
-    pub(crate) disk_pressure: bool,
+    pub(crate) pressures: Pressures,
     pub(crate) images: Vec<(Vec<String>, u64)>,
 }
 
@@ -51,6 +52,7 @@ impl Host {
         address: IpAddr,
         labels: &BTreeMap<String, String>,
         data_dir: &Path,
+        reserve: &Reserve,
     ) -> Self {
         let mut all = BTreeMap::from([
             ("kubernetes.io/hostname".to_owned(), name.to_owned()),
@@ -58,12 +60,14 @@ impl Host {
             ("kubernetes.io/arch".to_owned(), architecture().to_owned()),
         ]);
         all.extend(labels.clone());
+        let capacity = capacity(data_dir);
         Self {
             name: name.to_owned(),
             addresses: vec![address],
             labels: all,
             info: system_info(),
-            capacity: capacity(data_dir),
+            allocatable: reserve.allocatable(&capacity),
+            capacity,
         }
     }
 
@@ -102,7 +106,7 @@ impl Host {
                         .collect(),
                 ),
                 capacity: Some(self.capacity.clone()),
-                allocatable: Some(self.capacity.clone()),
+                allocatable: Some(self.allocatable.clone()),
                 conditions: Some(conditions),
                 images: Some(images(condition)),
                 node_info: Some(self.info.clone()),
@@ -132,7 +136,7 @@ fn conditions(condition: &Condition) -> Vec<NodeCondition> {
     vec![
         pressure(
             "MemoryPressure",
-            condition.memory_pressure,
+            condition.pressures.memory,
             (
                 "KubeletHasInsufficientMemory",
                 "kubelet has insufficient memory available",
@@ -144,15 +148,18 @@ fn conditions(condition: &Condition) -> Vec<NodeCondition> {
         ),
         pressure(
             "DiskPressure",
-            condition.disk_pressure,
+            condition.pressures.disk,
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
-        node_condition(
+        pressure(
             "PIDPressure",
-            false,
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
+            condition.pressures.pid,
+            (
+                "KubeletHasInsufficientPID",
+                "kubelet has insufficient PID available",
+            ),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         ready,
     ]
@@ -168,16 +175,11 @@ fn node_condition(type_: &str, is_true: bool, reason: &str, message: &str) -> No
     }
 }
 
-/// Looks at what may change.
-pub(crate) fn observe(data_dir: &Path, images: &[ImageSummary], obstacle: Option<String>) -> Condition {
-    let is_low = |available: Option<u64>, limit: u64| available.is_some_and(|available| available < limit);
-    let free = rustix::fs::statvfs(data_dir)
-        .ok()
-        .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+/// Puts together what may change.
+pub(crate) fn observe(pressures: Pressures, images: &[ImageSummary], obstacle: Option<String>) -> Condition {
     Condition {
         obstacle,
-        memory_pressure: is_low(memory_bytes("MemAvailable:"), MEMORY_LOW_BYTES),
-        disk_pressure: is_low(free, DISK_LOW_BYTES),
+        pressures,
         images: images
             .iter()
             .map(|image| (image.references.clone(), image.size_bytes))
@@ -191,7 +193,7 @@ fn capacity(data_dir: &Path) -> Quantities {
         ("cpu".to_owned(), Quantity(cpus.to_string())),
         ("pods".to_owned(), Quantity(PODS_MAX.to_string())),
     ]);
-    if let Some(bytes) = memory_bytes("MemTotal:") {
+    if let Some(bytes) = memory_bytes(&read("/proc/meminfo"), "MemTotal") {
         capacity.insert("memory".to_owned(), Quantity(format!("{}Ki", bytes >> 10)));
     }
     if let Ok(disk) = rustix::fs::statvfs(data_dir) {
@@ -201,22 +203,36 @@ fn capacity(data_dir: &Path) -> Quantities {
             Quantity(format!("{}Ki", bytes >> 10)),
         );
     }
+    capacity.extend(huge_pages(Path::new("/sys/kernel/mm/hugepages")));
     capacity
 }
 
-fn memory_bytes(line: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let rest = text.lines().find_map(|found| found.strip_prefix(line))?;
-    let kibibytes: u64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes << 10)
+/// Huge pages by size, as `hugepages-2Mi`; sizes of which there are none are named as well.
+fn huge_pages(folder: &Path) -> Quantities {
+    let sizes = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let pages = sizes.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kibibytes: u64 = name
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
+        let count: u64 = read(entry.path().join("nr_hugepages")).parse().ok()?;
+        let size = quantity::Quantity::from_bytes(kibibytes << 10);
+        let all = quantity::Quantity::from_bytes((kibibytes << 10).saturating_mul(count));
+        Some((format!("hugepages-{size}"), all.to_field()))
+    });
+    pages.collect()
+}
+
+/// A file's content without the end of its last line, empty when it cannot be read.
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn system_info() -> NodeSystemInfo {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
-    };
     let machine_id = read("/etc/machine-id");
     let system_uuid = read("/sys/class/dmi/id/product_uuid");
     NodeSystemInfo {
@@ -259,7 +275,13 @@ mod tests {
 
     fn host() -> Host {
         let labels = BTreeMap::from([("node-role.kubernetes.io/control-plane".to_owned(), String::new())]);
-        Host::detect("agent-1", "10.0.0.1".parse().unwrap(), &labels, Path::new("/"))
+        Host::detect(
+            "agent-1",
+            "10.0.0.1".parse().unwrap(),
+            &labels,
+            Path::new("/"),
+            &Reserve::default(),
+        )
     }
 
     #[test]
@@ -279,6 +301,26 @@ mod tests {
         let capacity = status.capacity.unwrap();
         assert_eq!(capacity["pods"].0, "110");
         assert_ne!(capacity["memory"].0, "0Ki");
+        assert_ne!(status.allocatable.unwrap()["memory"], capacity["memory"]);
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_size() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, count) in [("hugepages-2048kB", "3"), ("hugepages-1048576kB", "0")] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::fs::write(
+                folder.path().join(name).join("nr_hugepages"),
+                format!("{count}\n"),
+            )
+            .unwrap();
+        }
+        let found: Vec<String> = huge_pages(folder.path())
+            .iter()
+            .map(|(name, amount)| format!("{name}={}", amount.0))
+            .collect();
+        assert_eq!(found, ["hugepages-1Gi=0", "hugepages-2Mi=6Mi"]);
+        assert!(huge_pages(Path::new("/nowhere")).is_empty());
     }
 
     #[test]

@@ -83,6 +83,12 @@ impl Outbox {
         self.news.notify_waiters();
     }
 
+    /// Adds an event about the node itself.
+    pub(crate) fn node_event(&self, notice: Notice) {
+        // Servers take an event that names no pod for one about the node.
+        self.event(&Pod::default(), notice);
+    }
+
     /// Adds an event about a pod.
     pub(crate) fn event(&self, pod: &Pod, notice: Notice) {
         let meta = &pod.metadata;
@@ -91,7 +97,7 @@ impl Outbox {
             pod_name: meta.name.clone().unwrap_or_default(),
             pod_uid: meta.uid.clone().unwrap_or_default(),
             r#type: if notice.is_warning { "Warning" } else { "Normal" }.to_owned(),
-            reason: notice.reason.to_owned(),
+            reason: notice.reason.into_owned(),
             message: notice.message,
             field_path: notice.field_path,
         };

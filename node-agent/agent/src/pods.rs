@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use flotilla_lifecycle::{History, References};
+use flotilla_lifecycle::admission::{self, Room};
+use flotilla_lifecycle::{Ended, History, Notice, References, Sandbox};
 use flotilla_proto::node::{PodAssignment, PodRemoved, Reference};
 use flotilla_report::report;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -23,6 +24,8 @@ pub(crate) struct Desired {
     pub(crate) references: Arc<References>,
     /// The object is gone.
     pub(crate) is_removed: bool,
+    /// The node itself has ended the pod.
+    pub(crate) ended: Option<Ended>,
 }
 
 /// What a pod is, for readers.
@@ -156,10 +159,13 @@ impl Pods {
         let Some(entry) = inner.workers.get(&uid).filter(|entry| !entry.desired.is_closed()) else {
             let checkpoint = Checkpoint {
                 status: known,
-                pod: essence(pod),
                 config_maps: references.config_maps,
                 secrets: references.secrets,
-                history: History::default(),
+                history: History {
+                    ended: self.rejection(&inner, &pod),
+                    ..History::default()
+                },
+                pod: essence(pod),
             };
             self.start(&mut inner, uid, checkpoint);
             return Ok(());
@@ -171,6 +177,7 @@ impl Pods {
             pod: Arc::new(essence(pod)),
             references: Arc::new(references),
             is_removed: false,
+            ended: entry.desired.borrow().ended.clone(),
         };
         entry.desired.send_if_modified(|before| {
             let is_news = before.pod != desired.pod || before.references != desired.references;
@@ -217,11 +224,58 @@ impl Pods {
         Some(self.lock().workers.get(uid)?.view.clone())
     }
 
+    /// The state of all pods.
+    pub(crate) fn views(&self) -> Vec<PodView> {
+        let inner = self.lock();
+        inner
+            .workers
+            .values()
+            .map(|entry| entry.view.borrow().clone())
+            .collect()
+    }
+
+    /// The node itself ends a pod.
+    pub(crate) fn end(&self, uid: &str, ended: Ended) {
+        if let Some(entry) = self.lock().workers.get(uid) {
+            entry.desired.send_modify(|desired| {
+                desired.ended.get_or_insert(ended);
+            });
+        }
+    }
+
+    /// Why the node cannot take a pod that is new here. One that ran before, for another agent, is taken in any case.
+    fn rejection(&self, inner: &Inner, pod: &Pod) -> Option<Ended> {
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let began = status.is_some_and(|status| status.container_statuses.is_some());
+        if pod.metadata.deletion_timestamp.is_some() || began || !matches!(phase, None | Some("Pending")) {
+            return None;
+        }
+        let there: Vec<Arc<Pod>> = inner.workers.values().filter_map(active).collect();
+        let there: Vec<&Pod> = there.iter().map(|pod| &**pod).collect();
+        let room = Room {
+            allocatable: &self.surroundings.allocatable,
+            pressures: *self.surroundings.pressures.borrow(),
+            pods: &there,
+        };
+        let rejection = admission::admit(pod, &room).err()?;
+        tracing::warn!(pod = %flotilla_lifecycle::pod_label(pod), reason = rejection.reason, "a pod is not taken");
+        let notice = Notice::rejected(&rejection);
+        self.surroundings.outbox.event(pod, notice);
+        Some(Ended {
+            reason: rejection.reason,
+            message: rejection.message,
+            grace_seconds: 0,
+            is_disruption: false,
+        })
+    }
+
     fn start(&self, inner: &mut Inner, uid: String, checkpoint: Checkpoint) {
         let desired = Desired {
             pod: Arc::new(checkpoint.pod.clone()),
             references: Arc::new(checkpoint.references()),
             is_removed: checkpoint.history.removed,
+            ended: checkpoint.history.ended.clone(),
         };
         let (desired, desired_rx) = watch::channel(desired);
         let (view, view_rx) = watch::channel(PodView::default());
@@ -246,6 +300,15 @@ impl Pods {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
     }
+}
+
+/// The pod, if it still has a right to what it asked for.
+fn active(entry: &Entry) -> Option<Arc<Pod>> {
+    let desired = entry.desired.borrow();
+    let view = entry.view.borrow();
+    let is_over = matches!(view.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let is_gone = desired.is_removed || view.history.sandbox == Sandbox::Removed;
+    (!is_over && !is_gone && desired.ended.is_none()).then(|| desired.pod.clone())
 }
 
 fn remove(entry: &Entry) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use flotilla_network::Route;
 use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{
-    AgentMessage, Heartbeat, Hello, NodeConfig, NodeReport, NodeRoutes, ServerMessage, Subscribe,
-    agent_message::Kind as Say, server_message::Kind as Heard,
+    AgentMessage, Heartbeat, Hello, NodeConfig, NodeReport, NodeRoutes, ServerMessage, StatsReport,
+    Subscribe, agent_message::Kind as Say, server_message::Kind as Heard,
 };
 use flotilla_report::report;
 use rand::Rng;
@@ -71,6 +71,8 @@ pub(crate) struct Conversations {
     pub(crate) cluster: Arc<Cluster>,
     /// The Node object as JSON.
     pub(crate) node: watch::Receiver<bytes::Bytes>,
+    /// What the node and its pods use, as JSON.
+    pub(crate) stats: watch::Receiver<bytes::Bytes>,
     pub(crate) tracker: TaskTracker,
     pub(crate) streams: Arc<Streams>,
 }
@@ -153,6 +155,11 @@ async fn talk(
     let channel = (shared.connectors.borrow().clone())(address);
     let (out, outgoing) = mpsc::channel(OUT_MAX);
     let mut node = shared.node.clone();
+    let mut stats = shared.stats.clone();
+    // A server that is new hears at once what the others know; before the first measurement there is nothing.
+    if !stats.borrow_and_update().is_empty() {
+        stats.mark_changed();
+    }
     let mut session = Session {
         shared,
         address,
@@ -191,6 +198,10 @@ async fn talk(
             Ok(()) = node.changed(), if session.is_subscribed => {
                 let node_json = node.borrow_and_update().clone();
                 session.say(Say::Node(NodeReport { node_json })).await?;
+            }
+            Ok(()) = stats.changed() => {
+                let stats_json = stats.borrow_and_update().clone();
+                session.say(Say::Stats(StatsReport { stats_json })).await?;
             }
         }
     }

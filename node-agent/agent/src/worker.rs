@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::Image;
+use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
     History, HookKind, Notice, Plan, Quantities, Run, Sandbox, ServiceAddress, StartedWith, View,
     find_container, hook_failure, notices, plan, service_variables,
@@ -47,7 +48,10 @@ pub(crate) struct Surroundings {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) host_addresses: Vec<IpAddr>,
+    /// What pods may have of this node.
     pub(crate) allocatable: Quantities,
+    /// Of what the node is short.
+    pub(crate) pressures: watch::Receiver<Pressures>,
     /// What the control plane said about the cluster's network and names.
     pub(crate) cluster: watch::Receiver<Option<NodeConfig>>,
     /// Folders of the pods' logs.
@@ -234,6 +238,9 @@ impl Worker {
             checkpoint.history.inputs_changed();
         }
         checkpoint.history.removed |= desired.is_removed;
+        if checkpoint.history.ended.is_none() {
+            checkpoint.history.ended = desired.ended;
+        }
     }
 
     /// Takes over what the runtime knows.

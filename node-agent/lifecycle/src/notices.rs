@@ -1,7 +1,10 @@
 //! Events that follow from a change of status.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
+use crate::admission::Rejection;
 use crate::pod_label;
 use crate::rules::{self, Role};
 
@@ -11,7 +14,7 @@ pub struct Notice {
     /// Warning rather than Normal.
     pub is_warning: bool,
     /// Kubernetes' reason, such as `BackOff`.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Kubelet's words.
     pub message: String,
     /// `spec.containers{web}`, or empty for the pod itself.
@@ -38,9 +41,19 @@ impl Notice {
         };
         Notice {
             is_warning,
-            reason,
+            reason: Cow::Borrowed(reason),
             message,
             field_path: format!("spec.{list}{{{container}}}"),
+        }
+    }
+
+    /// The node does not take the pod.
+    pub fn rejected(rejection: &Rejection) -> Notice {
+        Notice {
+            is_warning: true,
+            reason: Cow::Owned(rejection.reason.clone()),
+            message: rejection.message.clone(),
+            field_path: String::new(),
         }
     }
 
@@ -48,7 +61,7 @@ impl Notice {
     pub fn of_pod(is_warning: bool, reason: &'static str, message: String) -> Notice {
         Notice {
             is_warning,
-            reason,
+            reason: Cow::Borrowed(reason),
             message,
             field_path: String::new(),
         }

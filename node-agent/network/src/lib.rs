@@ -10,9 +10,11 @@ mod masquerade;
 pub mod netns;
 mod network;
 mod route;
+mod traffic;
 mod tunnel;
 mod way;
 
 pub use errors::NetworkError;
 pub use network::{Network, NodeConfig, Options, Route};
+pub use traffic::Traffic;
 pub use way::Overlay;

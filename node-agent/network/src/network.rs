@@ -13,6 +13,7 @@ use rtnetlink::Handle;
 
 use crate::allocations::Allocations;
 use crate::cidr::Cidr;
+use crate::traffic::{self, Traffic};
 use crate::way::{self, Overlay, Way};
 use crate::{NetworkError, link, masquerade, netns, route, tunnel};
 
@@ -102,6 +103,16 @@ impl Network {
     pub async fn attach(&self, pod_uid: &str, netns: &Path) -> Result<IpAddr, NetworkError> {
         let (uid, netns) = (pod_uid.to_owned(), netns.to_owned());
         self.blocking(move |inner| inner.attach(&uid, &netns)).await
+    }
+
+    /// How much came to and went from each pod, by its uid.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        let by_link = traffic::by_link();
+        let pods: Vec<String> = self.inner.state().allocations.all().keys().cloned().collect();
+        pods.into_iter()
+            .filter_map(|uid| Some((*by_link.get(&host_side(&uid))?, uid)))
+            .map(|(traffic, uid)| (uid, traffic))
+            .collect()
     }
 
     /// Takes the pod's link and address away. Unknown pods are no error.

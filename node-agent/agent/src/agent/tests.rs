@@ -301,6 +301,11 @@ impl Bench {
             bridge: "none".to_owned(),
             network: crate::NetworkOptions::default(),
             labels: BTreeMap::new(),
+            reserve: Reserve {
+                eviction_hard: "".parse().unwrap(),
+                ..Reserve::default()
+            },
+            pressure_transition: Duration::from_secs(300),
             executable: PathBuf::from("/proc/self/exe"),
         }
     }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
-use flotilla_network::{NetworkError, NodeConfig, Route};
+use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError,
-    RemoveContainerError, SandboxSpec, ShimError, StartContainerError, Started,
+    RemoveContainerError, Resources, SandboxSpec, ShimError, StartContainerError, Started, Usage,
 };
 use jiff::Timestamp;
 use tokio::net::TcpStream;
@@ -21,6 +21,7 @@ use super::{
     CommandError, CommandOutput, ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation,
     RemoveSandboxError,
 };
+use crate::stats::PodUsage;
 
 /// Images that exist; all others do not.
 pub(crate) const IMAGE: &str = "demo:v1";
@@ -40,6 +41,7 @@ struct State {
     log: Vec<String>,
     deaf: BTreeSet<String>,
     codes: BTreeMap<String, i32>,
+    memory: BTreeMap<String, u64>,
 }
 
 impl FakeMachine {
@@ -89,6 +91,11 @@ impl FakeMachine {
         }
         drop(state);
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// The pod uses so much memory.
+    pub(crate) fn fill_memory(&self, uid: &str, bytes: u64) {
+        self.lock().memory.insert(uid.to_owned(), bytes);
     }
 
     /// The container ignores signals but SIGKILL.
@@ -261,6 +268,39 @@ impl Machine for FakeMachine {
         TcpStream::connect(("127.0.0.1", port))
             .await
             .map_err(|source| ConnectPortError::Connect { port, source })
+    }
+
+    fn usage(&self, uid: &str) -> Option<PodUsage> {
+        let state = self.lock();
+        let sandbox = state.sandboxes.get(uid)?;
+        let memory = state.memory.get(uid).copied().unwrap_or(0);
+        let usage = Usage {
+            memory_bytes: memory,
+            working_set_bytes: memory,
+            ..Usage::default()
+        };
+        let containers = sandbox
+            .containers
+            .iter()
+            .map(|container| (container.id.clone(), usage));
+        Some(PodUsage {
+            whole: usage,
+            containers: containers.collect(),
+        })
+    }
+
+    fn traffic(&self) -> BTreeMap<String, Traffic> {
+        BTreeMap::new()
+    }
+
+    async fn collect_images(&self) -> Result<(), StoreError> {
+        self.note("collect images".to_owned());
+        Ok(())
+    }
+
+    fn limit_pods(&self, resources: &Resources) -> std::io::Result<()> {
+        self.note(format!("limit {:?}", resources.memory_limit));
+        Ok(())
     }
 
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {
