@@ -18,6 +18,9 @@ pub(crate) struct SandboxRecord {
     pub(crate) cgroup: String,
     /// The pod's folder for writable layers.
     pub(crate) state: PathBuf,
+    /// Where all pods' volumes are mounted.
+    #[serde(default)]
+    pub(crate) volumes_dir: Option<PathBuf>,
 }
 
 /// What the next agent needs to know about a container.
@@ -146,6 +149,11 @@ impl ContainerPaths {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.state.join("work")
+    }
+
+    /// Mount points of the parts of volumes that it sees.
+    pub(crate) fn sub_paths(&self) -> PathBuf {
+        self.state.join("subpaths")
     }
 
     /// Deletes all files of the container but its log.

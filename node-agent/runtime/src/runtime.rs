@@ -29,6 +29,9 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// On a tmpfs or disk: sockets, namespaces, bundles, exit codes. Gone after a reboot, like the pods.
     pub run_dir: PathBuf,
+    /// Where pods' volumes are mounted, in a folder named after each pod's uid. A pod's processes see their own
+    /// only; what is mounted there after the sandbox was made they do not see.
+    pub volumes_dir: Option<PathBuf>,
     /// Absolute cgroup under which pods get theirs, such as `/flotilla/node-1`.
     pub cgroup_parent: String,
     /// Re-executed as `<executable> shim …`.
@@ -96,6 +99,7 @@ impl Runtime {
         let record = SandboxRecord {
             cgroup: self.cgroup(&uid),
             state: layout.state.clone(),
+            volumes_dir: self.shared.options.volumes_dir.clone(),
             spec,
         };
         let plan = self.plan(layout.clone(), record.clone())?;

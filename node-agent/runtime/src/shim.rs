@@ -14,6 +14,7 @@ mod remove;
 mod report;
 mod rootfs;
 mod serve;
+mod sub_path;
 mod tee;
 mod terminal;
 
@@ -80,7 +81,7 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let signals = watch_children()?;
     let cgroups = Cgroups::detect()?;
     warm_up(&cgroups, &sandbox.cgroup)?;
-    enter_mount_namespace(Path::new(&run_dir), &layout)?;
+    enter_mount_namespace(Path::new(&run_dir), &layout, &sandbox)?;
     let cgroups = hide_cgroups(cgroups)?;
     serve::Shim::new(layout, sandbox, cgroups, listener, signals).serve()
 }
@@ -121,7 +122,7 @@ fn warm_up(cgroups: &Cgroups, cgroup: &str) -> io::Result<()> {
 
 /// Gives this pod's mounts a namespace of their own, without those of the other pods: each container's
 /// creation copies all mounts that it sees, and a copy would keep another pod's namespaces alive.
-fn enter_mount_namespace(run_dir: &Path, layout: &Layout) -> io::Result<()> {
+fn enter_mount_namespace(run_dir: &Path, layout: &Layout, sandbox: &SandboxRecord) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(
         None::<&str>,
@@ -130,6 +131,9 @@ fn enter_mount_namespace(run_dir: &Path, layout: &Layout) -> io::Result<()> {
         MsFlags::MS_REC | MsFlags::MS_SLAVE,
         None::<&str>,
     )?;
+    if let Some(volumes) = &sandbox.volumes_dir {
+        shed_other_volumes(volumes, &sandbox.spec.uid)?;
+    }
     // The runtime has mounted `run_dir` on itself, so the same files appear below.
     umount2(run_dir, MntFlags::MNT_DETACH)?;
     std::fs::create_dir_all(layout.shm())?;
@@ -142,6 +146,39 @@ fn enter_mount_namespace(run_dir: &Path, layout: &Layout) -> io::Result<()> {
         Some(SHM_OPTIONS),
     )?;
     Ok(())
+}
+
+/// Keeps of all pods' volumes only those of this one. A copy of another's mount would keep its disk busy after its end.
+fn shed_other_volumes(volumes: &Path, uid: &str) -> io::Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    let own = volumes.join(uid);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let kept = match open_tree(rustix::fs::CWD, &own, flags) {
+        Ok(kept) => Some(kept),
+        Err(rustix::io::Errno::NOENT) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    match umount2(volumes, MntFlags::MNT_DETACH) {
+        Ok(()) => {}
+        // Nothing is mounted there, and then no volume either.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    }
+    let Some(kept) = kept else { return Ok(()) };
+    // A file system of its own: the folders below are shared with the node.
+    mount(
+        Some("volumes"),
+        volumes,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0711"),
+    )?;
+    std::fs::create_dir(&own)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(&kept, "", rustix::fs::CWD, &own, flags)?)
 }
 
 /// Leaves libcontainer an empty `/sys/fs/cgroup`, in which it does nothing: cgroups are ours.

@@ -104,6 +104,9 @@ pub struct Mount {
     /// With `read_only`: refuse them in what is mounted below the source too.
     #[serde(default)]
     pub recursive_read_only: bool,
+    /// Show only this part of the source, which no link may leave; a missing one is made as a folder.
+    #[serde(default)]
+    pub sub_path: Option<PathBuf>,
     /// Which later mounts pass between node and container.
     #[serde(default)]
     pub propagation: Propagation,

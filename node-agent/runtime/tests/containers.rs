@@ -477,3 +477,50 @@ async fn much_output_is_rotated_and_read_whole() {
     pod.destroy().await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_volume_is_mounted_and_its_content_outlives_the_container() {
+    let node = Node::new();
+    let volume = node.dir.path().join("volumes/p/data");
+    std::fs::create_dir_all(volume.join("db")).unwrap();
+    let other = node.dir.path().join("volumes/other");
+    std::fs::create_dir_all(&other).unwrap();
+    let volumes = node.dir.path().join("volumes");
+    nix::mount::mount(
+        Some(&volumes),
+        &volumes,
+        None::<&str>,
+        nix::mount::MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    let pod = node.pod("p").await;
+    let part = |part: &str, name: &str| {
+        let mut spec = node.container(&pod, name, &["helper", "write", "/data/file"]);
+        spec.mounts = vec![Mount {
+            source: volume.clone(),
+            destination: "/data".into(),
+            sub_path: Some(part.into()),
+            ..Mount::default()
+        }];
+        spec
+    };
+    let (exit, text) = node.run(&pod, part("db", "a")).await;
+    assert_eq!((exit.code, text.as_str()), (0, "stdout F written\n"));
+    node.run(&pod, part("new/one", "b")).await;
+    std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+    let refused = pod.start_container(part("out", "c")).await.unwrap_err();
+    let told = flotilla_report::report(&refused);
+    assert!(told.contains("it leads out of the volume"), "{told}");
+    for id in ["a-0", "b-0"] {
+        pod.remove_container(id).await.unwrap();
+    }
+    for file in ["db/file", "new/one/file"] {
+        assert_eq!(std::fs::read_to_string(volume.join(file)).unwrap(), "x");
+    }
+    pod.destroy().await.unwrap();
+    // The fork that cleaned up after the refusal may be on its way out still.
+    eventually("nothing is left", || node.leftovers().is_empty()).await;
+    // No other sandbox held on to the mount.
+    nix::mount::umount2(&volumes, nix::mount::MntFlags::empty()).unwrap();
+}

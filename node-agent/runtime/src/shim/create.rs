@@ -12,7 +12,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::executor::ReportingExecutor;
 use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
-use super::rootfs;
+use super::{rootfs, sub_path};
 use crate::capabilities;
 use crate::cgroup::Cgroups;
 use crate::layout::{ContainerPaths, Layout, ProcessRecord, SandboxRecord, write_json};
@@ -58,6 +58,12 @@ pub(super) fn run(creation: Creation<'_>, report: File) {
 }
 
 fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure> {
+    let paths = creation.layout.container(&creation.container.id);
+    let resolved = sub_path::resolve(creation.container, &paths)?;
+    let creation = Creation {
+        container: &resolved,
+        ..creation
+    };
     let Creation {
         layout,
         sandbox,
@@ -65,7 +71,6 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         container,
         ..
     } = creation;
-    let paths = layout.container(&container.id);
     let failed = |error: &dyn Error| StartFailure::Create {
         reason: flotilla_report::report(error),
     };

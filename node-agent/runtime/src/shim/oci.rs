@@ -74,7 +74,7 @@ fn build(
         .root(root)
         .mounts(mounts(container, pod)?)
         .process(process(container, record)?)
-        .linux(linux(pod)?)
+        .linux(linux(container, pod)?)
         .build()?;
     // The pod's name is set already, and its containers must not change it.
     spec.set_hostname(None);
@@ -111,7 +111,7 @@ fn process(container: &ContainerSpec, record: &ProcessRecord) -> Result<Process,
     Ok(process)
 }
 
-fn linux(pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
+fn linux(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(pod)?)
         .masked_paths(MASKED_PATHS.map(str::to_owned))
@@ -119,8 +119,15 @@ fn linux(pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
         .build()?;
     // The process that calls libcontainer is in the container's cgroup already.
     linux.set_resources(None);
-    // Nothing on the node may follow a mount made in the container.
-    linux.set_rootfs_propagation(Some("private".to_owned()));
+    // Nothing on the node may follow a mount made in the container. libcontainer knows no propagation of single
+    // mounts: with one that hears of the node's, all do.
+    let hears = |mount: &crate::spec::Mount| mount.propagation == Propagation::HostToContainer;
+    let propagation = if container.mounts.iter().any(hears) {
+        "slave"
+    } else {
+        "private"
+    };
+    linux.set_rootfs_propagation(Some(propagation.to_owned()));
     Ok(linux)
 }
 

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::report::{Report, send};
+use super::sub_path;
 use crate::cgroup::Cgroups;
 use crate::layout::ContainerPaths;
 
@@ -26,5 +27,6 @@ fn remove(paths: &ContainerPaths, cgroups: &Cgroups, cgroup: &str) -> io::Result
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
+    sub_path::release(paths)?;
     paths.remove_files()
 }

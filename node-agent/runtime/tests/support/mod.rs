@@ -210,6 +210,7 @@ fn open_with_run_dir(dir: &Path, run_dir: PathBuf, cgroup: &str) -> Runtime {
     Runtime::new(Options {
         state_dir: dir.join("state"),
         run_dir,
+        volumes_dir: Some(dir.join("volumes")),
         cgroup_parent: cgroup.to_owned(),
         executable: PathBuf::from(HELPER),
     })
