@@ -4,6 +4,7 @@
 //! in its file under `kinds/`, and found through the [`registry`].
 
 pub mod amounts;
+mod account_token;
 mod builder;
 pub mod decode;
 pub mod duration;
@@ -25,6 +26,7 @@ mod status;
 pub mod summary;
 mod template;
 
+pub use account_token::{add_service_account, is_mirror};
 pub use decode::{Decoded, FieldValidation};
 pub use field::{FieldError, FieldErrors, Path};
 pub use k8s_openapi;

@@ -36,3 +36,4 @@ pub use logs::{LogOptions, PodLogs};
 pub use metrics::NodeStats;
 pub use server::{ApiServer, Options, Peer};
 pub use streaming::NodeStreams;
+pub use subresources::issue_token;

@@ -2,6 +2,8 @@
 
 mod token;
 
+pub use token::issue_token;
+
 use flotilla_api::{Kind, Status, decode, registry};
 use flotilla_resources::{Binding as Bind, Part};
 use flotilla_store::Stored;

@@ -38,6 +38,9 @@ impl Resources {
         options: &WriteOptions,
     ) -> Result<Arc<Stored>, Status> {
         self.admit_new(kind, namespace, &mut *object)?;
+        if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
+            self.admit_account(kind, namespace, pod).await?;
+        }
         let generated = object
             .meta()
             .name
@@ -234,12 +237,14 @@ fn generated_name(base: &str) -> String {
     while !base.is_char_boundary(cut) {
         cut -= 1;
     }
+    format!("{}{}", &base[..cut], random_suffix())
+}
+
+/// Five letters that make a name unique.
+pub(crate) fn random_suffix() -> String {
     let mut rng = rand::rng();
     let letters = (0..SUFFIX_LENGTH).filter_map(|_| SUFFIX_LETTERS.choose(&mut rng));
-    base[..cut]
-        .chars()
-        .chain(letters.map(|letter| char::from(*letter)))
-        .collect()
+    letters.map(|letter| char::from(*letter)).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! object means the same whoever wrote it. Reads that need no decision go to the replica's snapshots directly.
 //! Nothing here knows HTTP, and nothing decides what a controller wants.
 
+mod accounts;
 mod bind;
 mod cache;
 mod create;

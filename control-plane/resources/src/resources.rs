@@ -14,12 +14,15 @@ use crate::events::{EventRecord, EventWriter};
 pub struct Options {
     /// How long a pod stays bound to a node that is not ready or unreachable, unless it says otherwise.
     pub toleration_seconds: i64,
+    /// Whether pods get a volume with a token of their service account, which must exist then.
+    pub account_tokens: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             toleration_seconds: 30,
+            account_tokens: false,
         }
     }
 }

@@ -15,16 +15,18 @@ mod session;
 mod stats;
 mod streams;
 mod subscription;
+mod tokens;
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use flotilla_apiserver::ServiceAccountKeys;
 use flotilla_pki::PeerIdentity;
 use flotilla_proto::node::{
     AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, RenewRequest, RenewResponse,
-    ServerMessage, StreamFrame, nodes_server, server_message::Kind as Said,
+    ServerMessage, StreamFrame, TokenRequest, TokenResponse, nodes_server, server_message::Kind as Said,
 };
 use flotilla_resources::Resources;
 use tokio::sync::{mpsc, watch};
@@ -55,6 +57,8 @@ pub(crate) struct Nodes {
 struct Inner {
     resources: Resources,
     material: Material,
+    /// Signs tokens for pods.
+    account_keys: Option<ServiceAccountKeys>,
     liveness: Arc<Liveness>,
     /// What this server knows and does only while it leads.
     leading: watch::Receiver<Option<Arc<Assignments>>>,
@@ -83,6 +87,7 @@ impl Nodes {
     ) -> Self {
         let inner = Inner {
             resources,
+            account_keys: crate::server::service_account_keys(&material),
             material,
             liveness,
             leading,
@@ -127,6 +132,13 @@ impl nodes_server::Nodes for Nodes {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let node = node_name(&request)?;
         join::renew(&self.inner.material, &node, &request.into_inner()).map(Response::new)
+    }
+
+    async fn token(&self, request: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {
+        let node = node_name(&request)?;
+        tokens::issue(self, &node, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type SessionStream = ReceiverStream<Result<ServerMessage, Status>>;

@@ -106,6 +106,7 @@ impl Server {
         let replica = open_replica(&options, &material).await?;
         let admission = flotilla_resources::Options {
             toleration_seconds: options.toleration_seconds,
+            account_tokens: true,
         };
         let (resources, events) = Resources::new(replica, admission);
         let liveness = Arc::new(Liveness::default());
@@ -226,7 +227,7 @@ impl Server {
     }
 }
 
-fn service_account_keys(material: &Material) -> Option<ServiceAccountKeys> {
+pub(crate) fn service_account_keys(material: &Material) -> Option<ServiceAccountKeys> {
     let der = PrivatePkcs8KeyDer::from_pem_slice(material.service_account_key_pem.as_bytes()).ok()?;
     ServiceAccountKeys::from_pkcs8_der(der.secret_pkcs8_der()).ok()
 }

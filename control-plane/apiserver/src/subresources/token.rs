@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flotilla_api::{Reason, Status, decode};
+use flotilla_resources::Resources;
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestStatus};
@@ -10,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
 
-use crate::auth::{AccountToken, Reference};
+use crate::auth::{AccountToken, Reference, ServiceAccountKeys};
 use crate::body::Body;
 use crate::call::Call;
 use crate::render::json_response;
@@ -34,11 +35,27 @@ pub(super) async fn create(
             "this server has no key to sign tokens with",
         )
     })?;
-    let mut request = requested(&call.read_json().await?)?;
-    let account = server
-        .resources()
-        .get_typed::<ServiceAccount>(place.namespace, place.name)
-        .await?;
+    let request = requested(&call.read_json().await?)?;
+    let answer = issue_token(keys, server.resources(), place.namespace, place.name, request).await?;
+    Ok(json_response(
+        StatusCode::CREATED,
+        serde_json::to_vec(&answer).map_err(Status::internal)?,
+    ))
+}
+
+/// Makes a token for the account `name`, and answers the request with its status filled in.
+///
+/// # Errors
+///
+/// When the account or the pod that the token is to live with does not exist, or the lifetime is out of range.
+pub async fn issue_token(
+    keys: &ServiceAccountKeys,
+    resources: &Resources,
+    namespace: &str,
+    name: &str,
+    mut request: TokenRequest,
+) -> Result<TokenRequest, Status> {
+    let account = resources.get_typed::<ServiceAccount>(namespace, name).await?;
     let seconds = request
         .spec
         .expiration_seconds
@@ -52,12 +69,12 @@ pub(super) async fn create(
         ));
     }
     let token = AccountToken {
-        namespace: place.namespace.to_owned(),
+        namespace: namespace.to_owned(),
         account: Reference {
-            name: place.name.to_owned(),
+            name: name.to_owned(),
             uid: account.metadata.uid.unwrap_or_default(),
         },
-        pod: bound_pod(server, place, request.spec.bound_object_ref.as_ref()).await?,
+        pod: bound_pod(resources, namespace, request.spec.bound_object_ref.as_ref()).await?,
         audiences: request.spec.audiences.clone(),
         lifetime: Duration::from_secs(seconds.unsigned_abs()),
     };
@@ -73,10 +90,7 @@ pub(super) async fn create(
         expiration_timestamp: Time(expires),
         token: signed,
     });
-    Ok(json_response(
-        StatusCode::CREATED,
-        serde_json::to_vec(&request).map_err(Status::internal)?,
-    ))
+    Ok(request)
 }
 
 /// Reads the request. Clients written in Go send a `status` without a time, which no answer could have.
@@ -89,8 +103,8 @@ fn requested(json: &[u8]) -> Result<TokenRequest, Status> {
 
 /// The pod that the token is to live with; it must be the one that the client thinks of.
 async fn bound_pod(
-    server: &ApiServer,
-    place: Place<'_>,
+    resources: &Resources,
+    namespace: &str,
     reference: Option<&BoundObjectReference>,
 ) -> Result<Option<Reference>, Status> {
     let Some(reference) = reference else {
@@ -102,10 +116,7 @@ async fn bound_pod(
             "cannot bind token for serviceaccount to a type other than Pod",
         ));
     }
-    let pod = server
-        .resources()
-        .get_typed::<Pod>(place.namespace, &name)
-        .await?;
+    let pod = resources.get_typed::<Pod>(namespace, &name).await?;
     let uid = pod.metadata.uid.unwrap_or_default();
     match reference.uid.as_deref() {
         Some(wanted) if wanted != uid => Err(Status::new(

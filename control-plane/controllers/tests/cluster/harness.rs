@@ -122,7 +122,10 @@ impl Cluster {
         let toleration_seconds = setting.toleration_seconds.unwrap_or(30);
         let (resources, writer) = Resources::new(
             replica.clone(),
-            flotilla_resources::Options { toleration_seconds },
+            flotilla_resources::Options {
+                toleration_seconds,
+                ..flotilla_resources::Options::default()
+            },
         );
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let voices = Arc::new(Voices::default());
