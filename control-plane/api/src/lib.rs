@@ -3,8 +3,8 @@
 //! Everything here is a plain function of its arguments: no clock, no randomness, no I/O. A kind is described once,
 //! in its file under `kinds/`, and found through the [`registry`].
 
-pub mod amounts;
 mod account_token;
+pub mod amounts;
 mod builder;
 pub mod decode;
 pub mod duration;

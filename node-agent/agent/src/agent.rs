@@ -13,6 +13,7 @@ use flotilla_lifecycle::{Quantities, ServiceAddress};
 use flotilla_network::Network;
 use flotilla_report::report;
 use flotilla_runtime::{Resources, Runtime};
+use flotilla_volumes::Volumes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
 use tokio::sync::watch;
@@ -92,6 +93,9 @@ pub enum NewAgentError {
     /// The network's state cannot be read.
     #[error("cannot open the network")]
     Network(#[from] flotilla_network::NetworkError),
+    /// The volumes' folders cannot be used.
+    #[error("cannot prepare for volumes")]
+    Volumes(#[from] flotilla_volumes::OpenVolumesError),
 }
 
 /// Why an agent stopped.
@@ -123,6 +127,7 @@ impl Agent {
         let runtime = Runtime::new(flotilla_runtime::Options {
             state_dir: options.data_dir.join("runtime"),
             run_dir: options.run_dir.clone(),
+            volumes_dir: Some(options.run_dir.join("volumes")),
             cgroup_parent: options.cgroup_parent.clone(),
             executable: options.executable.clone(),
         })?;
@@ -134,7 +139,11 @@ impl Agent {
             overlay: options.network.overlay,
             mtu: options.network.mtu,
         })?;
-        let machine = LocalMachine::new(runtime, store, network, options.executable.clone());
+        let volumes = Volumes::open(flotilla_volumes::Options {
+            state_dir: options.data_dir.join("volumes"),
+            run_dir: options.run_dir.join("volumes"),
+        })?;
+        let machine = LocalMachine::new(runtime, store, network, volumes, options.executable.clone());
         Ok(Self { options, machine })
     }
 
@@ -224,6 +233,7 @@ impl Assembly {
             tasks: tracker.clone(),
             started: tokio::time::Instant::now(),
             services,
+            tokens: Arc::default(),
         });
         let workers_shutdown = CancellationToken::new();
         let pods = Arc::new(Pods::new(
@@ -278,6 +288,7 @@ impl Assembly {
             connectors.clone(),
         ));
         self.follow.start(&servers, &self.tracker, &shutdown);
+        self.surroundings.tokens.connect(servers.clone());
         let watcher = NodeWatch {
             host: self.host.clone(),
             machine: self.surroundings.machine.clone(),

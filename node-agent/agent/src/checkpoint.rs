@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use flotilla_lifecycle::{History, References};
 use flotilla_report::report;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodStatus, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret,
+};
 use serde::{Deserialize, Serialize};
 
 /// Everything about one pod that outlives the agent.
@@ -20,6 +22,10 @@ pub(crate) struct Checkpoint {
     pub(crate) pod: Pod,
     pub(crate) config_maps: BTreeMap<String, ConfigMap>,
     pub(crate) secrets: BTreeMap<String, Secret>,
+    #[serde(default)]
+    pub(crate) claims: BTreeMap<String, PersistentVolumeClaim>,
+    #[serde(default)]
+    pub(crate) volumes: BTreeMap<String, PersistentVolume>,
     pub(crate) history: History,
     pub(crate) status: PodStatus,
 }
@@ -29,7 +35,21 @@ impl Checkpoint {
         References {
             config_maps: self.config_maps.clone(),
             secrets: self.secrets.clone(),
+            claims: self.claims.clone(),
+            volumes: self.volumes.clone(),
         }
+    }
+
+    /// Takes over what the pod refers to now.
+    pub(crate) fn refer_to(&mut self, references: References) {
+        let References {
+            config_maps,
+            secrets,
+            claims,
+            volumes,
+        } = references;
+        (self.config_maps, self.secrets) = (config_maps, secrets);
+        (self.claims, self.volumes) = (claims, volumes);
     }
 }
 

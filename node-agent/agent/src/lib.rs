@@ -21,6 +21,7 @@ mod pressure;
 mod session;
 mod stats;
 mod streams;
+mod tokens;
 mod worker;
 
 pub use agent::{Agent, NewAgentError, Options, RunAgentError};

@@ -6,6 +6,7 @@ mod command;
 #[cfg(test)]
 pub(crate) mod fake;
 mod port;
+mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -16,16 +17,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
 use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
+use flotilla_report::report;
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, DestroySandboxError, Exec, ExecError, ExecSpec,
-    KillContainerError, Pod as SandboxHandle, RemoveContainerError, Resources, RunSandboxError, Runtime,
-    SandboxSpec, ShimError, StartContainerError, Started,
+    KillContainerError, Mount, Pod as SandboxHandle, RemoveContainerError, Resources, RunSandboxError,
+    Runtime, SandboxSpec, ShimError, StartContainerError, Started,
 };
+use flotilla_volumes::{MountError, SetUpError, TearDownError, TokenWanted, Volumes};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use port::ConnectPortError;
+pub(crate) use volumes::VolumesOrder;
 
 use crate::stats::PodUsage;
 
@@ -49,6 +54,15 @@ pub(crate) enum RemoveSandboxError {
     Destroy(#[source] DestroySandboxError),
     #[error("cannot release the images")]
     Images(#[source] StoreError),
+}
+
+/// Why something of a pod's volumes is left.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RemoveVolumesError {
+    #[error(transparent)]
+    TearDown(#[from] TearDownError),
+    #[error("the removal was cut short")]
+    Cancelled,
 }
 
 /// Why an image could not be looked up.
@@ -103,6 +117,18 @@ pub(crate) trait Machine: Send + Sync + 'static {
         container: &str,
     ) -> Result<Option<Image>, FindImageError>;
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError>;
+    /// Makes the volumes, or brings them up to date. Those that cannot be are named.
+    async fn set_up_volumes(&self, order: VolumesOrder) -> Result<(), Vec<SetUpError>>;
+    /// What is in the tokens that the pod's volumes show now.
+    fn shown_tokens(&self, pod: &Pod) -> BTreeMap<TokenWanted, String>;
+    /// What the container is to see of its pod's volumes.
+    fn mounts(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        env: &[(String, String)],
+    ) -> Result<Vec<Mount>, MountError>;
+    async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError>;
     /// Makes namespaces and network; what there was of the pod before goes first.
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError>;
     async fn remove_sandbox(&self, uid: &str) -> Result<(), RemoveSandboxError>;
@@ -144,6 +170,7 @@ pub(crate) struct LocalMachine {
     runtime: Runtime,
     store: Store,
     network: Network,
+    volumes: Volumes,
     sandboxes: Mutex<HashMap<String, SandboxHandle>>,
     executable: PathBuf,
     /// Cancelled once the built-in images are in the store, or cannot be.
@@ -151,11 +178,18 @@ pub(crate) struct LocalMachine {
 }
 
 impl LocalMachine {
-    pub(crate) fn new(runtime: Runtime, store: Store, network: Network, executable: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(
+        runtime: Runtime,
+        store: Store,
+        network: Network,
+        volumes: Volumes,
+        executable: PathBuf,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             store,
             network,
+            volumes,
             sandboxes: Mutex::default(),
             executable,
             builtin: CancellationToken::new(),
@@ -196,7 +230,11 @@ impl LocalMachine {
 impl Machine for LocalMachine {
     async fn adopt(&self) -> Vec<String> {
         let found = self.runtime.adopt().await;
-        let uids = found.iter().map(|pod| pod.uid().to_owned()).collect();
+        let mut uids: Vec<String> = found.iter().map(|pod| pod.uid().to_owned()).collect();
+        match self.volumes.pods() {
+            Ok(others) => uids.extend(others),
+            Err(error) => tracing::warn!(error = report(&error), "volumes of earlier pods cannot be listed"),
+        }
         self.sandboxes()
             .extend(found.into_iter().map(|pod| (pod.uid().to_owned(), pod)));
         uids
@@ -223,6 +261,27 @@ impl Machine for LocalMachine {
 
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError> {
         flotilla_images::resolve_user(image, user)
+    }
+
+    async fn set_up_volumes(&self, order: VolumesOrder) -> Result<(), Vec<SetUpError>> {
+        volumes::set_up(self, order).await
+    }
+
+    fn shown_tokens(&self, pod: &Pod) -> BTreeMap<TokenWanted, String> {
+        self.volumes.shown_tokens(pod)
+    }
+
+    fn mounts(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        env: &[(String, String)],
+    ) -> Result<Vec<Mount>, MountError> {
+        self.volumes.mounts(pod, container, env)
+    }
+
+    async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError> {
+        volumes::remove(self, uid).await
     }
 
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError> {

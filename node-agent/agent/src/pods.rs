@@ -106,6 +106,10 @@ impl Pods {
                     error = report(&error),
                     "a sandbox that belongs to no pod stays"
                 );
+                continue;
+            }
+            if let Err(error) = machine.remove_volumes(&uid).await {
+                tracing::warn!(uid, error = report(&error), "volumes that belong to no pod stay");
             }
         }
     }
@@ -161,6 +165,8 @@ impl Pods {
                 status: known,
                 config_maps: references.config_maps,
                 secrets: references.secrets,
+                claims: references.claims,
+                volumes: references.volumes,
                 history: History {
                     ended: self.rejection(&inner, &pod),
                     ..History::default()
@@ -367,6 +373,16 @@ fn references(list: Vec<Reference>) -> Result<References, AssignError> {
             "Secret" => {
                 references
                     .secrets
+                    .insert(name.clone(), serde_json::from_slice(&object_json).map_err(wrap)?);
+            }
+            "PersistentVolumeClaim" => {
+                references
+                    .claims
+                    .insert(name.clone(), serde_json::from_slice(&object_json).map_err(wrap)?);
+            }
+            "PersistentVolume" => {
+                references
+                    .volumes
                     .insert(name.clone(), serde_json::from_slice(&object_json).map_err(wrap)?);
             }
             other => tracing::debug!(

@@ -7,6 +7,7 @@ mod last_words;
 mod starting;
 mod steps;
 mod tending;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use crate::follow::Mirror;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
+use crate::tokens::TokenClient;
 
 /// A state that the next step will change is told only if the step takes this long.
 const PASSING: Duration = Duration::from_millis(150);
@@ -64,6 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) started: Instant,
     /// Addresses of the cluster's services.
     pub(crate) services: Mirror<ServiceAddress>,
+    /// Gets service account tokens from the control plane.
+    pub(crate) tokens: Arc<TokenClient>,
 }
 
 impl Surroundings {
@@ -99,6 +103,8 @@ pub(crate) struct Worker {
     images: BTreeMap<String, Image>,
     changes: Option<watch::Receiver<u64>>,
     tending: Tending,
+    /// When a token in a volume is to be replaced.
+    renewal_at: Option<Timestamp>,
 }
 
 /// Why a wait ended.
@@ -126,6 +132,7 @@ impl Worker {
             images: BTreeMap::new(),
             changes: None,
             tending: Tending::new(),
+            renewal_at: None,
         }
     }
 
@@ -136,8 +143,10 @@ impl Worker {
             .started_at
             .get_or_insert_with(Timestamp::now);
         self.checkpoint.history.taken_over();
+        self.checkpoint.history.volumes_unsure();
         loop {
             self.take_desired();
+            self.note_renewal();
             self.observe().await;
             let plan = self.plan();
             if plan.is_ending {
@@ -153,7 +162,8 @@ impl Worker {
                 self.finish(&shutdown).await;
                 return;
             }
-            let mut limit = plan.look_again_at.map(|at| Instant::now() + until(at));
+            let look_again_at = plan.look_again_at.into_iter().chain(self.renewal_at).min();
+            let mut limit = look_again_at.map(|at| Instant::now() + until(at));
             if !plan.steps.is_empty() {
                 if self.perform(plan.steps).await {
                     if shutdown.is_cancelled() {
@@ -233,8 +243,7 @@ impl Worker {
         let checkpoint = &mut self.checkpoint;
         if checkpoint.pod != *desired.pod || checkpoint.references() != *desired.references {
             checkpoint.pod = (*desired.pod).clone();
-            checkpoint.config_maps = desired.references.config_maps.clone();
-            checkpoint.secrets = desired.references.secrets.clone();
+            checkpoint.refer_to((*desired.references).clone());
             checkpoint.history.inputs_changed();
         }
         checkpoint.history.removed |= desired.is_removed;

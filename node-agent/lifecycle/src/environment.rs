@@ -5,19 +5,24 @@ use std::net::IpAddr;
 
 use flotilla_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvFromSource, EnvVar, EnvVarSource, Pod, ResourceFieldSelector, Secret,
+    ConfigMap, Container, EnvFromSource, EnvVar, EnvVarSource, PersistentVolume, PersistentVolumeClaim, Pod,
+    ResourceFieldSelector, Secret,
 };
 
 use crate::expansion::expand;
 use crate::resources::Quantities;
 
-/// The config maps and secrets that a pod names and that exist, by name.
+/// The objects that a pod names and that exist, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct References {
     /// Config maps.
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// Secrets.
     pub secrets: BTreeMap<String, Secret>,
+    /// Claims of persistent volumes.
+    pub claims: BTreeMap<String, PersistentVolumeClaim>,
+    /// The persistent volumes that these claims are bound to.
+    pub volumes: BTreeMap<String, PersistentVolume>,
 }
 
 /// What a container's environment may tell about its surroundings.
@@ -242,7 +247,12 @@ fn value_from(
     }
 }
 
-fn field_value(facts: &Facts<'_>, path: &str) -> Result<String, EnvironmentError> {
+/// The text of a field of the pod, by its path.
+///
+/// # Errors
+///
+/// When no such field can be shown.
+pub fn field_value(facts: &Facts<'_>, path: &str) -> Result<String, EnvironmentError> {
     let meta = &facts.pod.metadata;
     let spec = facts.pod.spec.as_ref();
     let text = |value: Option<&String>| Ok(value.cloned().unwrap_or_default());
@@ -283,7 +293,12 @@ fn subscript<'a>(path: &'a str, of: &str) -> Option<&'a str> {
     path.strip_prefix(of)?.strip_prefix("['")?.strip_suffix("']")
 }
 
-fn resource_value(
+/// A resource of a container, or of another one that `wanted` names, in the wanted unit.
+///
+/// # Errors
+///
+/// When there is no such resource or container.
+pub fn resource_value(
     facts: &Facts<'_>,
     container: &Container,
     wanted: &ResourceFieldSelector,

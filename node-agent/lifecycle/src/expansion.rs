@@ -1,7 +1,7 @@
 //! `$(NAME)` in commands, arguments and values.
 
 /// Replaces each `$(NAME)` that `lookup` knows. `$$` stands for `$`, and what is not known stays as it is.
-pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::{Backoff, FIRST_SECONDS, double};
 use crate::probes::ProbeResults;
 use crate::stopping::Stopping;
+use crate::volumes::Volumes;
 
 /// Everything that [`plan`](crate::plan) must know about the past of a pod.
 ///
@@ -34,6 +35,9 @@ pub struct History {
     /// The node itself has ended the pod, or never took it.
     #[serde(default)]
     pub ended: Option<Ended>,
+    /// The pod's volumes.
+    #[serde(default)]
+    pub volumes: Volumes,
 }
 
 /// Why the node itself ended a pod.
@@ -279,6 +283,7 @@ impl History {
         for container in self.containers.values_mut() {
             container.trouble = None;
         }
+        self.volumes_stale();
     }
 }
 

@@ -24,9 +24,11 @@ mod signals;
 mod status;
 mod stopping;
 mod termination;
+mod volumes;
 
 pub use backoff::Backoff;
-pub use environment::{EnvironmentError, Facts, References};
+pub use environment::{EnvironmentError, Facts, References, field_value, resource_value};
+pub use expansion::expand as expand_variables;
 pub use files::{hosts_file, resolver_file};
 pub use handlers::{Check, HandlerError, HttpCheck, host_port};
 pub use history::{
@@ -45,6 +47,7 @@ pub use rules::find_container;
 pub use service_variables::{ServiceAddress, service_variables};
 pub use stopping::{Begin, Stopping};
 pub use termination::{FALLBACK_LINES_MAX, MessagePolicy, fallback_message, file_message, message_policy};
+pub use volumes::Volumes;
 
 use k8s_openapi::api::core::v1::Pod;
 

@@ -12,6 +12,7 @@ use crate::hooks;
 use crate::rules::{self, Fate, Role, Verdict};
 use crate::status;
 use crate::stopping::{Begin, DEFAULT_GRACE_SECONDS, StopOne, stop_alone};
+use crate::volumes::{self, Need};
 
 /// A container that cannot be created is tried again after this long.
 const TROUBLE_SECONDS: i64 = 10;
@@ -56,6 +57,8 @@ pub enum Step {
         /// The container's name.
         container: String,
     },
+    /// Make the volumes, or bring them up to date.
+    SetUpVolumes,
     /// Make namespaces and attach the network; remove a lost sandbox first.
     MakeSandbox,
     /// Start a container.
@@ -96,6 +99,8 @@ pub enum Step {
     },
     /// Take down namespaces and network.
     RemoveSandbox,
+    /// Remove the volumes, and what is in those that live with the pod.
+    RemoveVolumes,
 }
 
 /// Decides what to do next for a pod.
@@ -158,6 +163,9 @@ fn end(view: &View<'_>, grace: i64, draft: &mut Draft) {
     let running = running(view);
     if running.is_empty() {
         match view.history.sandbox {
+            Sandbox::Absent | Sandbox::Removed if view.history.volumes.is_present() => {
+                draft.steps.push(Step::RemoveVolumes);
+            }
             Sandbox::Absent | Sandbox::Removed => {
                 draft.is_gone = view.history.removed || view.pod.metadata.deletion_timestamp.is_some();
             }
@@ -202,7 +210,8 @@ fn run(view: &View<'_>, draft: &mut Draft) {
     if let Some(deadline) = rules::deadline(view.pod, view.history) {
         draft.look_again(deadline);
     }
-    let has_sandbox = sandbox(view, draft);
+    // What is mounted later than a sandbox is made is not seen in it.
+    let has_sandbox = volumes(view, draft) && sandbox(view, draft);
     for (role, container) in rules::containers(view.pod) {
         if let Some(past) = view.history.containers.get(&container.name) {
             stop_alone(view, (role, container), past, draft);
@@ -244,6 +253,18 @@ fn begin(view: &View<'_>, container: &Container, has_sandbox: bool, draft: &mut 
         }),
         ImageState::Present => {}
     }
+}
+
+fn volumes(view: &View<'_>, draft: &mut Draft) -> bool {
+    if !volumes::are_wanted(view.pod) {
+        return true;
+    }
+    match view.history.volumes.need(view.now) {
+        Need::Nothing => {}
+        Need::SetUp => draft.steps.push(Step::SetUpVolumes),
+        Need::Wait(next) => draft.look_again(next),
+    }
+    view.history.volumes.is_usable()
 }
 
 fn sandbox(view: &View<'_>, draft: &mut Draft) -> bool {

@@ -218,6 +218,7 @@ fn nodes_and_client_verbs_never_see_the_store() {
         "flotilla-runtime",
         "flotilla-images",
         "flotilla-network",
+        "flotilla-volumes",
         "flotilla-local",
         "flotilla",
     ];

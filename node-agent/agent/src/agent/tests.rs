@@ -1,6 +1,7 @@
 //! The agent against a server that speaks real gRPC and a machine without containers.
 
 mod tending;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,8 @@ use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
     Ack, AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig,
     OpenStream, PodAssignment, PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage,
-    StreamFrame, SyncBegin, SyncEnd, Welcome, agent_message::Kind as Said, server_message::Kind as Say,
+    StreamFrame, SyncBegin, SyncEnd, TokenRequest, TokenResponse, Welcome, agent_message::Kind as Said,
+    server_message::Kind as Say,
 };
 use flotilla_tunnel::request;
 use futures::future::BoxFuture;
@@ -86,9 +88,14 @@ impl Talk {
     }
 
     async fn assign(&self, pod: &str) {
+        self.assign_with(pod, "conf").await;
+    }
+
+    /// The pod, with the one config map of this name.
+    async fn assign_with(&self, pod: &str, map: &str) {
         let map = Reference {
             kind: "ConfigMap".to_owned(),
-            name: "conf".to_owned(),
+            name: map.to_owned(),
             object_json: r#"{"data":{"COLOR":"blue"}}"#.into(),
         };
         self.say(Say::Pod(PodAssignment {
@@ -179,6 +186,10 @@ impl Nodes for FakeServer {
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 
@@ -554,7 +565,7 @@ async fn what_the_control_plane_no_longer_knows_is_ended_without_a_report() {
         let (bench, mut server) = (Bench::new(), TestServer::start().await);
         bench.machine.stray("stray");
         let agent = bench.agent(&[&server]).await;
-        assert_eq!(bench.machine.log(), ["remove stray"]);
+        assert_eq!(bench.machine.log(), ["remove stray", "remove volumes stray"]);
         let mut talk = server.talk().await;
         talk.lead(&[&web()]).await;
         talk.until(|line| line == RUNNING).await;

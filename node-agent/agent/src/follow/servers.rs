@@ -36,9 +36,14 @@ impl Servers {
         }
     }
 
+    /// All servers, in the order in which this node asks them.
+    pub(crate) fn in_order(&self) -> Vec<String> {
+        preference(&self.node_name, self.node_address, &self.known.borrow())
+    }
+
     /// The server to ask after so many failures in a row.
     pub(super) fn choose(&self, failures: usize) -> Option<String> {
-        let order = preference(&self.node_name, self.node_address, &self.known.borrow());
+        let order = self.in_order();
         let at = failures % order.len().max(1);
         order.into_iter().nth(at)
     }
@@ -53,7 +58,8 @@ impl Servers {
         }
     }
 
-    pub(super) fn channel(&self, address: &str) -> Channel {
+    /// The connection to a server; it is opened when it is used.
+    pub(crate) fn channel(&self, address: &str) -> Channel {
         let connector = self.connectors.borrow().clone();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.borrow();

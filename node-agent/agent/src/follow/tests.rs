@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
     AgentMessage, FollowBookmark, FollowGone, FollowList, FollowObject, JoinRequest, JoinResponse,
-    RenewRequest, RenewResponse, ServerMessage, StreamFrame, follow_event::Kind,
+    RenewRequest, RenewResponse, ServerMessage, StreamFrame, TokenRequest, TokenResponse, follow_event::Kind,
 };
 use k8s_openapi::api::core::v1::Service;
 use tokio::net::TcpListener;
@@ -34,6 +34,10 @@ impl Nodes for FakeServer {
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 

@@ -6,6 +6,7 @@ use flotilla_pki::{ClusterCa, Subject, server_tls};
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
     AgentMessage, FollowEvent, FollowRequest, JoinResponse, RenewResponse, ServerMessage, StreamFrame,
+    TokenRequest, TokenResponse,
 };
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
@@ -48,6 +49,10 @@ impl Nodes for Authority {
             certificate_pem: self.ca.sign(&request.into_inner().csr_der, &subject).unwrap(),
             ca_pem: self.ca.certificate_pem().to_owned(),
         }))
+    }
+
+    async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
     }
 
     type SessionStream = ReceiverStream<Result<ServerMessage, Status>>;

@@ -10,16 +10,18 @@ use async_trait::async_trait;
 use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
 use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
-    AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError,
+    AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError, Mount,
     RemoveContainerError, Resources, SandboxSpec, ShimError, StartContainerError, Started, Usage,
 };
+use flotilla_volumes::{MountError, SetUpError, TokenWanted};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::{
     CommandError, CommandOutput, ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation,
-    RemoveSandboxError,
+    RemoveSandboxError, RemoveVolumesError, VolumesOrder,
 };
 use crate::stats::PodUsage;
 
@@ -160,6 +162,52 @@ impl Machine for FakeMachine {
 
     fn user(&self, _: &Image, _: &str) -> Result<User, ResolveUserError> {
         Ok(User::default())
+    }
+
+    async fn set_up_volumes(&self, order: VolumesOrder) -> Result<(), Vec<SetUpError>> {
+        self.note(format!(
+            "volumes {}",
+            order.pod.metadata.name.clone().unwrap_or_default()
+        ));
+        let volumes = order.pod.spec.unwrap_or_default().volumes.unwrap_or_default();
+        let maps = volumes
+            .into_iter()
+            .filter_map(|volume| Some((volume.name, volume.config_map?.name)));
+        let missing = maps.filter(|(_, map)| !order.references.config_maps.contains_key(map));
+        let failures: Vec<SetUpError> = missing
+            .map(|(volume, map)| SetUpError {
+                volume,
+                problem: format!("configmap \"{map}\" not found"),
+            })
+            .collect();
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures)
+        }
+    }
+
+    fn shown_tokens(&self, _: &Pod) -> BTreeMap<TokenWanted, String> {
+        BTreeMap::new()
+    }
+
+    fn mounts(
+        &self,
+        _: &Pod,
+        container: &Container,
+        _: &[(String, String)],
+    ) -> Result<Vec<Mount>, MountError> {
+        let mounts = container.volume_mounts.iter().flatten().map(|mount| Mount {
+            source: PathBuf::from("/volumes").join(&mount.name),
+            destination: PathBuf::from(&mount.mount_path),
+            ..Mount::default()
+        });
+        Ok(mounts.collect())
+    }
+
+    async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError> {
+        self.note(format!("remove volumes {uid}"));
+        Ok(())
     }
 
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError> {

@@ -82,6 +82,7 @@ impl Bench {
             tasks: TaskTracker::new(),
             started: Instant::now(),
             services: follow.mirror(|service| flotilla_lifecycle::ServiceAddress::of(service)),
+            tokens: Arc::default(),
         });
         let pods = Arc::new(Pods::new(
             surroundings,

@@ -1,14 +1,12 @@
 //! Starts one container.
 
-use std::path::PathBuf;
-
 use flotilla_images::Image;
 use flotilla_lifecycle::{
     Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, RunUser, StartedWith, check_non_root,
     container_limits, launch,
 };
 use flotilla_report::report;
-use flotilla_runtime::{Capabilities, ContainerSpec, Mount, StartContainerError, Started, User, logs};
+use flotilla_runtime::{Capabilities, ContainerSpec, StartContainerError, Started, User, logs};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
@@ -24,6 +22,8 @@ enum SpecError {
     User(#[from] flotilla_images::ResolveUserError),
     #[error("cannot make the file for the container's termination message")]
     LastWords(#[source] std::io::Error),
+    #[error(transparent)]
+    Mount(#[from] flotilla_volumes::MountError),
 }
 
 impl SpecError {
@@ -32,7 +32,7 @@ impl SpecError {
             SpecError::Launch(LaunchError::NoCommand) | SpecError::User(_) | SpecError::LastWords(_) => {
                 "CreateContainerError"
             }
-            SpecError::Launch(_) => "CreateContainerConfigError",
+            SpecError::Launch(_) | SpecError::Mount(_) => "CreateContainerConfigError",
         }
     }
 }
@@ -169,7 +169,7 @@ impl Worker {
         check_non_root(pod, container, user.uid)?;
         let log_dir = self.surroundings.log_dir(pod);
         let id = format!("{}-{attempt}", container.name);
-        let mut mounts = self.mounts(launch.read_only_root);
+        let mut mounts = self.mounts(container, &launch)?;
         let last_words = self.last_words_mount(container, &id);
         mounts.extend(last_words.map_err(SpecError::LastWords)?);
         Ok(ContainerSpec {
@@ -205,17 +205,6 @@ impl Worker {
             gid: launch.group.unwrap_or(found.gid),
             additional_gids,
         })
-    }
-
-    fn mounts(&self, read_only: bool) -> Vec<Mount> {
-        let folder = self.surroundings.files_dir.join(&self.uid);
-        let mount = |name: &str| Mount {
-            source: folder.join(name),
-            destination: PathBuf::from("/etc").join(name),
-            read_only,
-            ..Mount::default()
-        };
-        ["hosts", "hostname", "resolv.conf"].map(mount).into()
     }
 
     /// Only the running and the previous attempt's logs can be asked for.

@@ -11,6 +11,7 @@ use flotilla_runtime::{Resources, SandboxSpec};
 use jiff::Timestamp;
 
 use super::Worker;
+use super::volumes::Outfit;
 
 const SIGKILL: i32 = 9;
 
@@ -20,6 +21,7 @@ enum Outcome {
         container: String,
         found: Result<Image, Missing>,
     },
+    Volumes(Outfit),
     Sandbox(Result<Vec<IpAddr>, String>),
 }
 
@@ -32,7 +34,12 @@ struct Missing {
 impl Worker {
     /// Carries out the steps. False: one failed in a way that the history does not show, so wait before the next.
     pub(super) async fn perform(&mut self, steps: Vec<Step>) -> bool {
-        let is_preparation = |step: &Step| matches!(step, Step::FindImage { .. } | Step::MakeSandbox);
+        let is_preparation = |step: &Step| {
+            matches!(
+                step,
+                Step::FindImage { .. } | Step::SetUpVolumes | Step::MakeSandbox
+            )
+        };
         let (first, rest): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_preparation);
         let outcomes = futures::future::join_all(first.into_iter().map(|step| self.prepare(step))).await;
         for outcome in outcomes.into_iter().flatten() {
@@ -51,6 +58,7 @@ impl Worker {
                 let found = self.find_image(&container).await;
                 Some(Outcome::Image { container, found })
             }
+            Step::SetUpVolumes => Some(Outcome::Volumes(self.set_up_volumes().await)),
             Step::MakeSandbox => {
                 let made = self.surroundings.machine.make_sandbox(self.sandbox_spec()).await;
                 Some(Outcome::Sandbox(made.map_err(|error| report(&error))))
@@ -125,6 +133,7 @@ impl Worker {
         let now = Timestamp::now();
         match outcome {
             Outcome::Image { container, found } => self.learn_image(&container, found, now),
+            Outcome::Volumes(outfit) => self.learn_volumes(outfit, now),
             Outcome::Sandbox(made) => {
                 self.changes = None;
                 let written = made.and_then(|addresses| self.write_files(&addresses).map(|()| addresses));
@@ -227,7 +236,7 @@ impl Worker {
 
     async fn carry_out(&mut self, step: Step) -> bool {
         match step {
-            Step::FindImage { .. } | Step::MakeSandbox => true,
+            Step::FindImage { .. } | Step::SetUpVolumes | Step::MakeSandbox => true,
             Step::Start { container, attempt } => {
                 self.start(&container, attempt).await;
                 true
@@ -254,6 +263,7 @@ impl Worker {
                 self.signal(&container, &id, SIGKILL, (Stop::Killed, begin)).await
             }
             Step::RemoveSandbox => self.remove_sandbox().await,
+            Step::RemoveVolumes => self.remove_volumes().await,
         }
     }
 

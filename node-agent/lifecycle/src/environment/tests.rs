@@ -18,6 +18,7 @@ fn check(container: &str, expected: &str) {
             "pass".to_owned(),
             serde_json::from_str(r#"{"data":{"TOKEN":"czNjcmV0"}}"#).unwrap(),
         )]),
+        ..References::default()
     };
     let allocatable = serde_json::from_str(r#"{"cpu":"2","memory":"4Gi"}"#).unwrap();
     let facts = Facts {

@@ -56,6 +56,8 @@ impl Story {
             Step::PreStop { container, .. } => format!("hook {container}"),
             Step::Kill { container, .. } => format!("kill {container}"),
             Step::RemoveSandbox => "remove".to_owned(),
+            Step::SetUpVolumes => "volumes".to_owned(),
+            Step::RemoveVolumes => "remove volumes".to_owned(),
         };
         let plan = self.plan();
         let mut words: Vec<String> = plan.steps.iter().map(name).collect();
