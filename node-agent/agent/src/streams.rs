@@ -95,7 +95,7 @@ impl Streams {
         let place = self.places.try_acquire();
         let (ends, far) = flotilla_tunnel::pair();
         let (opening, opened) = oneshot::channel();
-        let first = stream::once(opened).filter_map(async |first| first.ok());
+        let first = stream::once(opened).filter_map(|first| std::future::ready(first.ok()));
         let rest = ReceiverStream::new(far.incoming).map(flotilla_tunnel::to_wire);
         let channel = (self.connectors.borrow().clone())(address);
         let mut client = NodesClient::new(channel);

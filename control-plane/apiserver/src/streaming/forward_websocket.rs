@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::Connection;
 use super::forward::Forwarder;
-use super::messages::{Said, Socket, hang_up, socket};
+use super::messages::{Said, Socket, goodbye, hang_up, socket};
 use super::negotiate::Channels;
 
 /// Messages of all ports that wait for the client.
@@ -44,7 +44,7 @@ pub(super) async fn run(connection: Connection, channels: Channels, ports: &[u16
         while let Some(message) = queue.recv().await {
             sink.send(message).await?;
         }
-        sink.close().await
+        goodbye(&mut sink).await
     };
     let serve = async move { while open.next().await.is_some() {} };
     let mut reading = std::pin::pin!(from_client(stream, channels, &to_ports));

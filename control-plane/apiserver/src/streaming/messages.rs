@@ -5,9 +5,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::{Sink, SinkExt as _};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::Connection;
 use super::negotiate::Channels;
@@ -27,6 +29,15 @@ pub(super) async fn socket(connection: Connection) -> Socket {
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     WebSocketStream::from_raw_socket(connection, Role::Server, Some(config)).await
+}
+
+/// Says that all is said. Clients take a goodbye without this code for a failure.
+pub(super) async fn goodbye(sink: &mut (impl Sink<Message, Error = Error> + Unpin)) -> Result<(), Error> {
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    };
+    sink.send(Message::Close(Some(frame))).await
 }
 
 /// Waits a moment for the client to hang up as well: what it still sends would reset the connection, and with it what

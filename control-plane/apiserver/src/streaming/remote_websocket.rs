@@ -10,7 +10,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::messages::{Said, Socket, hang_up, socket};
+use super::messages::{Said, Socket, goodbye, hang_up, socket};
 use super::negotiate::Channels;
 use super::sizes::Sizes;
 use super::{Connection, outcome};
@@ -57,7 +57,7 @@ async fn to_client(
         sink.send(channels.write(channel::OUTCOME, text.as_bytes()))
             .await?;
     }
-    sink.close().await
+    goodbye(&mut sink).await
 }
 
 async fn from_client(mut stream: SplitStream<Socket>, channels: Channels, outgoing: mpsc::Sender<Frame>) {

@@ -1,5 +1,6 @@
 //! `exec` and `attach`: the streams of one process in a container.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,10 +15,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Streams;
+use crate::worker::Surroundings;
 
 /// A process that has ended may have left others that hold its output open: they are listened to until they are silent
 /// for this long.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// How long a command with a terminal waits for its size: programs look at it when they start.
+const FIRST_SIZE_LIMIT: Duration = Duration::from_millis(100);
 
 /// A process whose streams are to be carried.
 pub(super) enum Process {
@@ -25,8 +30,17 @@ pub(super) enum Process {
     Command(Exec),
     /// A container's own process, which does not.
     Container(Exec),
+    /// A command that gets a terminal, and is started once that has a size.
+    Terminal(Box<Terminal>),
     /// A command that could not be started, and why.
     Failed(String),
+}
+
+/// What is needed to start a command later.
+pub(super) struct Terminal {
+    surroundings: Arc<Surroundings>,
+    uid: String,
+    spec: ExecSpec,
 }
 
 /// Starts a command.
@@ -46,14 +60,22 @@ pub(super) async fn begin_exec(streams: &Streams, wanted: ExecRequest) -> Result
         stderr: pipes.stderr,
         size: None,
     };
+    if spec.tty {
+        return Ok(Process::Terminal(Box::new(Terminal {
+            surroundings: streams.surroundings.clone(),
+            uid: target.uid,
+            spec,
+        })));
+    }
     match streams.surroundings.machine.exec(&target.uid, spec).await {
         Ok(exec) => Ok(Process::Command(exec)),
         Err(ExecError::Unknown { .. } | ExecError::NotRunning { .. }) => Err(not_found(&container)),
-        Err(error) => Ok(Process::Failed(format!(
-            "error executing command in container: {}",
-            report(&error)
-        ))),
+        Err(error) => Ok(Process::Failed(failed(&error))),
     }
+}
+
+fn failed(error: &ExecError) -> String {
+    format!("error executing command in container: {}", report(error))
 }
 
 /// Joins a container's own process.
@@ -98,14 +120,24 @@ fn not_found(container: &str) -> Status {
 }
 
 /// Carries a process's streams until it ends, or until the client goes; a command is then ended with it.
-pub(super) async fn run(process: Process, ends: Ends) {
+pub(super) async fn run(process: Process, mut ends: Ends) {
+    let mut first = None;
     let (exec, is_attached) = match process {
         Process::Command(exec) => (exec, false),
         Process::Container(exec) => (exec, true),
+        Process::Terminal(mut terminal) => {
+            first = first_frame(&mut ends.incoming).await;
+            terminal.spec.size = first.as_ref().and_then(size);
+            let machine = &terminal.surroundings.machine;
+            match machine.exec(&terminal.uid, terminal.spec).await {
+                Ok(exec) => (exec, false),
+                Err(error) => return tell(&ends.outgoing, &Outcome::Failed(failed(&error))).await,
+            }
+        }
         Process::Failed(message) => return tell(&ends.outgoing, &Outcome::Failed(message)).await,
     };
     let gone = ends.outgoing.clone();
-    let ended = carry(exec, ends);
+    let ended = carry(exec, first, ends);
     // Dropping the streams of a process that nobody listens to any more loses nothing.
     tokio::select! {
         (outgoing, ended) = ended => tell(&outgoing, &outcome(ended, is_attached)).await,
@@ -142,7 +174,27 @@ impl Drop for KillOnDrop {
     }
 }
 
-async fn carry(mut exec: Exec, ends: Ends) -> (mpsc::Sender<Frame>, Result<Exit, String>) {
+/// Waits a moment for the client's first word, which is the size of its terminal if it knows it.
+async fn first_frame(incoming: &mut mpsc::Receiver<Frame>) -> Option<Frame> {
+    let first = tokio::time::timeout(FIRST_SIZE_LIMIT, incoming.recv()).await;
+    first.ok().flatten()
+}
+
+/// The terminal's size, if a frame tells one.
+fn size(frame: &Frame) -> Option<TerminalSize> {
+    let is_size = frame.channel == channel::RESIZE;
+    let size: Size = serde_json::from_slice(&frame.data).ok().filter(|_| is_size)?;
+    Some(TerminalSize {
+        columns: size.width,
+        rows: size.height,
+    })
+}
+
+async fn carry(
+    mut exec: Exec,
+    first: Option<Frame>,
+    ends: Ends,
+) -> (mpsc::Sender<Frame>, Result<Exit, String>) {
     let Ends { outgoing, incoming } = ends;
     let finished = CancellationToken::new();
     let (stdin, stdout, stderr) = (exec.stdin.take(), exec.stdout.take(), exec.stderr.take());
@@ -167,7 +219,7 @@ async fn carry(mut exec: Exec, ends: Ends) -> (mpsc::Sender<Frame>, Result<Exit,
     // Input has no say in when it ends, except that a client that is gone ends all.
     let ended = tokio::select! {
         ended = both => ended,
-        () = input(stdin, incoming, sizes) => Err("the client has gone".to_owned()),
+        () = input(stdin, first, incoming, sizes) => Err("the client has gone".to_owned()),
     };
     (outgoing, ended)
 }
@@ -230,10 +282,16 @@ async fn silence(finished: &CancellationToken) {
 /// Hands on what the client sends; ends when the client has gone.
 async fn input(
     mut stdin: Option<ExecWriter>,
+    mut first: Option<Frame>,
     mut incoming: mpsc::Receiver<Frame>,
     sizes: watch::Sender<Option<TerminalSize>>,
 ) {
-    while let Some(frame) = incoming.recv().await {
+    loop {
+        let next = match first.take() {
+            Some(first) => Some(first),
+            None => incoming.recv().await,
+        };
+        let Some(frame) = next else { return };
         match frame.channel {
             channel::STDIN => {
                 let taken = match &mut stdin {
@@ -246,11 +304,8 @@ async fn input(
                 }
             }
             channel::RESIZE => {
-                if let Ok(size) = serde_json::from_slice::<Size>(&frame.data) {
-                    sizes.send_replace(Some(TerminalSize {
-                        columns: size.width,
-                        rows: size.height,
-                    }));
+                if let Some(size) = size(&frame) {
+                    sizes.send_replace(Some(size));
                 }
             }
             _ => {}
