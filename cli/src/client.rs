@@ -18,6 +18,10 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 /// Plain JSON.
 const JSON: &str = "application/json";
 
+/// A WebSocket to a server.
+pub(crate) type Socket =
+    tokio_tungstenite::WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
+
 /// A cluster that can be asked.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -138,6 +142,16 @@ impl Cluster {
         let request = build(Method::GET, path, if table { TABLE } else { "*/*" }, None)?;
         self.client
             .request_stream(request)
+            .await
+            .map_err(|error| self.explain(error))
+    }
+
+    /// A connection that the server has turned into a WebSocket.
+    pub(crate) async fn upgrade(&self, path: &str) -> Result<kube::client::Connection, RequestError> {
+        tracing::debug!(path, "upgrade");
+        let request = build(Method::GET, path, "*/*", None)?;
+        self.client
+            .connect(request)
             .await
             .map_err(|error| self.explain(error))
     }

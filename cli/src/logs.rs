@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::GlobalOptions;
 use crate::client::{Cluster, escape, with_query};
-use crate::discovery::Discovery;
 use crate::output::error::{AlreadyReported, explain};
 use crate::{output, pods};
 
@@ -76,7 +75,7 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     let cluster = Cluster::connect(global).await?;
     let pods = match (&arguments.selector, &arguments.subject) {
         (Some(selector), None) => pods::by_labels(&cluster, selector).await?,
-        (None, Some(subject)) => one_pod(&cluster, subject).await?,
+        (None, Some(subject)) => vec![pods::one(&cluster, subject).await?],
         (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
         (None, None) => bail!("name a pod, or TYPE/NAME, or give a selector with -l"),
     };
@@ -126,29 +125,6 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     }
 }
 
-async fn one_pod(cluster: &Cluster, subject: &str) -> anyhow::Result<Vec<Value>> {
-    if !subject.contains('/') {
-        // The usual case needs no discovery.
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}",
-            escape(&cluster.namespace),
-            escape(subject)
-        );
-        return Ok(vec![cluster.get(&path).await?]);
-    }
-    let discovery = Discovery::load(cluster).await?;
-    let mut pods = pods::of_word(cluster, &discovery, &[subject.to_owned()]).await?;
-    if pods.len() > 1 {
-        output::error_line(format!(
-            "Found {} pods, using pod/{}",
-            pods.len(),
-            text(&pods[0]["metadata"]["name"])
-        ));
-    }
-    pods.truncate(1);
-    Ok(pods)
-}
-
 fn containers(arguments: &Arguments, pod: &Value) -> anyhow::Result<Vec<Source>> {
     let pod_name = text(&pod["metadata"]["name"]);
     let names = |field: &str| -> Vec<String> {
@@ -167,36 +143,15 @@ fn containers(arguments: &Arguments, pod: &Value) -> anyhow::Result<Vec<Source>>
     if arguments.all_containers {
         return Ok(init.iter().chain(&main).map(source).collect());
     }
-    let known: Vec<&String> = main.iter().chain(&init).collect();
-    if let Some(wanted) = arguments.container.as_ref().or(arguments.container_word.as_ref()) {
-        if !known.contains(&wanted) {
-            let known: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
-            bail!(
-                "container {wanted} is not valid for pod {pod_name}: it has {}",
-                known.join(", ")
-            );
-        }
-        return Ok(vec![source(wanted)]);
+    let wanted = arguments
+        .container
+        .as_deref()
+        .or(arguments.container_word.as_deref());
+    let choice = pods::container(pod, wanted)?;
+    if let Some(notice) = choice.notice {
+        output::error_line(notice);
     }
-    let annotated = pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-    if let Some(container) = annotated.and_then(|name| known.iter().find(|known| **known == name)) {
-        return Ok(vec![source(container)]);
-    }
-    let first = main
-        .first()
-        .with_context(|| format!("pod {pod_name} has no container"))?;
-    if known.len() > 1 {
-        let others: Vec<String> = main
-            .iter()
-            .cloned()
-            .chain(init.iter().map(|name| format!("{name} (init)")))
-            .collect();
-        output::error_line(format!(
-            "Defaulted container \"{first}\" out of: {}",
-            others.join(", ")
-        ));
-    }
-    Ok(vec![source(first)])
+    Ok(vec![source(&choice.container)])
 }
 
 fn query(arguments: &Arguments) -> anyhow::Result<Vec<(&'static str, Option<String>)>> {

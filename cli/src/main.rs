@@ -14,14 +14,17 @@
 mod agent;
 mod api_resources;
 mod apply;
+mod attach;
 mod client;
 mod cluster_info;
+mod cp;
 mod create;
 mod daemon;
 mod delete;
 mod demo;
 mod describe;
 mod discovery;
+mod exec;
 mod get;
 mod image;
 mod label;
@@ -31,6 +34,8 @@ mod manifest;
 mod merge;
 mod output;
 mod pods;
+mod port_forward;
+mod remote;
 mod rollout;
 mod scale;
 mod selection;
@@ -89,6 +94,14 @@ enum Verb {
     Delete(delete::Arguments),
     /// Print what a pod's containers wrote
     Logs(logs::Arguments),
+    /// Run a command in a container
+    Exec(exec::Arguments),
+    /// Join the input and output of a container's own process
+    Attach(attach::Arguments),
+    /// Forward local ports to a pod
+    PortForward(port_forward::Arguments),
+    /// Copy files to and from containers
+    Cp(cp::Arguments),
     /// Set the number of replicas
     Scale(scale::Arguments),
     /// Follow or change the rollout of a Deployment
@@ -133,7 +146,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 output::error::print(&error);
-                ExitCode::FAILURE
+                // A remote command's exit code is this one's.
+                let exited = error.downcast_ref::<remote::Exited>();
+                exited.map_or(ExitCode::FAILURE, |exited| ExitCode::from(exited.0))
             }
         },
     }
@@ -164,6 +179,10 @@ async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
         Verb::Create(arguments) => create::run(arguments, global).await,
         Verb::Delete(arguments) => delete::run(arguments, global).await,
         Verb::Logs(arguments) => logs::run(arguments, global).await,
+        Verb::Exec(arguments) => exec::run(arguments, global).await,
+        Verb::Attach(arguments) => attach::run(arguments, global).await,
+        Verb::PortForward(arguments) => port_forward::run(arguments, global).await,
+        Verb::Cp(arguments) => cp::run(arguments, global).await,
         Verb::Scale(arguments) => scale::run(arguments, global).await,
         Verb::Rollout(arguments) => rollout::run(arguments, global).await,
         Verb::Label(arguments) => label::run(arguments, label::Kind::Label, global).await,

@@ -25,8 +25,9 @@ pub(super) async fn load(options: &GlobalOptions) -> anyhow::Result<kube::Config
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &choice)
         .await
         .context("the kubeconfig cannot be used")?;
-    // A watch or a followed log may be silent for longer than any limit.
+    // A watch or a followed log may be silent for longer than any limit, and a command may take its input when it likes.
     config.read_timeout = None;
+    config.write_timeout = None;
     Ok(config)
 }
 

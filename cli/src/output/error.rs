@@ -3,6 +3,7 @@
 use kube::core::Status;
 
 use crate::client::RequestError;
+use crate::remote::Exited;
 
 /// Ends a command with exit code 1 after its errors have been printed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,8 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
             )
         }
         Some(error) => format!("{error}{}", causes(error)),
+        // In kubectl's words, which scripts look for.
+        None if error.is::<Exited>() => error.to_string(),
         None => format!("error: {}", without_repetition(error)),
     }
 }
