@@ -1,3 +1,5 @@
+//! What ends up in the files of volumes.
+
 use expect_test::{Expect, expect};
 use flotilla_lifecycle::{Quantities, References};
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Plans of mounts, as data.
+
 use expect_test::{Expect, expect};
 use flotilla_lifecycle::References;
 
