@@ -130,6 +130,7 @@ impl Agent {
             volumes_dir: Some(options.run_dir.join("volumes")),
             cgroup_parent: options.cgroup_parent.clone(),
             executable: options.executable.clone(),
+            seccomp_profiles: options.data_dir.join("seccomp"),
         })?;
         let store = Store::open(options.data_dir.join("images"))?;
         let network = Network::new(flotilla_network::Options {

@@ -4,6 +4,7 @@
 //! left of it is removed. *Assumes*: nobody else touches the pod's sandbox.
 
 mod last_words;
+mod security;
 mod starting;
 mod steps;
 mod tending;

@@ -100,6 +100,16 @@ pub(crate) fn granted(
     Ok(granted.fold(0, |mask, (number, _)| mask | 1 << number) & available)
 }
 
+/// The number of a capability, by its name without `CAP_`.
+pub(crate) fn number_of(name: &str) -> Option<usize> {
+    NAMES.iter().position(|known| *known == name)
+}
+
+/// What a container gets that asks for nothing.
+pub(crate) fn usual(available: u64, devices_are_filtered: bool) -> u64 {
+    granted(&Capabilities::default(), available, devices_are_filtered).unwrap_or(0)
+}
+
 /// The full names (`CAP_…`) of a bit mask.
 pub(crate) fn names(mask: u64) -> Vec<String> {
     let held = NAMES

@@ -6,6 +6,7 @@
 
 mod detect;
 mod limits;
+mod qos;
 mod usage;
 
 use std::fs;
@@ -22,6 +23,7 @@ use nix::unistd::Pid;
 
 use self::detect::{Hierarchy, cgroup_mounts, from_mountinfo};
 use self::limits::Setting;
+pub(crate) use self::qos::QosTree;
 use crate::spec::Resources;
 
 pub use self::usage::Usage;
@@ -120,10 +122,39 @@ impl Cgroups {
     }
 
     /// Makes a container's cgroup with the limits that its creation can live with.
-    pub(crate) fn create_container(&self, cgroup: &str, resources: &Resources) -> io::Result<()> {
+    pub(crate) fn create_container(
+        &self,
+        cgroup: &str,
+        resources: &Resources,
+        all_devices: bool,
+    ) -> io::Result<()> {
         self.create(cgroup)?;
-        self.set(cgroup, &limits::devices(self.unified))?;
+        self.set(cgroup, &limits::devices(self.unified, all_devices))?;
+        if self.unified
+            && let Some(folder) = self.folder("memory", cgroup)
+        {
+            // A container that has lost one process for want of memory ends whole, as kubelet has it on v2.
+            fs::write(folder.join("memory.oom.group"), "1").ok();
+        }
         self.set(cgroup, &limits::early(self.unified, resources))
+    }
+
+    /// Changes the limits of a pod or container that runs.
+    pub(crate) fn update(&self, cgroup: &str, resources: &Resources) -> io::Result<()> {
+        self.set(cgroup, &limits::update(self.unified, resources))
+    }
+
+    /// The v2 tree at a folder.
+    #[cfg(test)]
+    pub(crate) fn unified_at(root: &Path) -> Cgroups {
+        Cgroups {
+            unified: true,
+            hierarchies: vec![Hierarchy {
+                mount: root.to_owned(),
+                controllers: Vec::new(),
+            }],
+            pins: Arc::default(),
+        }
     }
 
     /// Sets the other limits of a container.
@@ -160,7 +191,7 @@ impl Cgroups {
             if let Some(folder) = self.folder(controller, cgroup) {
                 let named =
                     |error: io::Error| io::Error::new(error.kind(), format!("{file}={value}: {error}"));
-                fs::write(folder.join(file), value).map_err(named)?;
+                fs::write(folder.join(&**file), value).map_err(named)?;
             }
         }
         Ok(())
@@ -282,7 +313,50 @@ fn flat_value(text: &str, key: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::flat_value;
+    use super::*;
+
+    #[test]
+    fn a_v2_pod_and_its_container_get_their_files() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| root.path().join(name);
+        for name in ["", "f", "f/burstable", "f/burstable/podu"] {
+            fs::create_dir_all(folder(name)).unwrap();
+            fs::write(folder(name).join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        }
+        let cgroups = Cgroups::unified_at(root.path());
+        let resources = Resources {
+            cpu_shares: Some(512),
+            cpu_quota: Some(20_000),
+            memory_limit: Some(64 << 20),
+            pids: Some(100),
+            ..Resources::default()
+        };
+        cgroups.create_pod("/f/burstable/podu", &resources).unwrap();
+        cgroups
+            .create_container("/f/burstable/podu/c-0", &resources, false)
+            .unwrap();
+        cgroups
+            .complete_container("/f/burstable/podu/c-0", &resources)
+            .unwrap();
+        let read = |file: &str| fs::read_to_string(folder("f/burstable/podu").join(file)).unwrap();
+        assert_eq!(read("memory.max"), "67108864");
+        assert_eq!(read("memory.swap.max"), "0");
+        assert!(
+            read("cgroup.subtree_control").starts_with('+'),
+            "its children may be limited"
+        );
+        assert_eq!(read("c-0/cpu.max"), "20000 100000");
+        assert_eq!(read("c-0/cpu.weight"), "20");
+        assert_eq!(read("c-0/pids.max"), "100");
+        assert_eq!(read("c-0/memory.oom.group"), "1");
+        cgroups
+            .update("/f/burstable/podu/c-0", &Resources::default())
+            .unwrap();
+        assert_eq!(
+            (read("c-0/cpu.max"), read("c-0/memory.max")),
+            ("max 100000".into(), "max".into())
+        );
+    }
 
     #[test]
     fn oom_kills_are_read_apart_from_their_neighbours() {

@@ -39,6 +39,14 @@ pub enum RunSandboxError {
         /// The pod's uid.
         uid: String,
     },
+    /// A kernel parameter that is not the pod's own.
+    #[error("sysctl {name:?} is forbidden: {reason}")]
+    Sysctl {
+        /// The parameter's name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// A step of bringing it up failed; what was made is gone again.
     #[error("cannot {step}")]
     Step {
@@ -172,6 +180,25 @@ pub enum KillContainerError {
         signal: i32,
         /// Why.
         source: ShimError,
+    },
+}
+
+/// The limits of a pod or container cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateResourcesError {
+    /// The pod has no such container, or it has ended.
+    #[error("container {id} is not running")]
+    NotRunning {
+        /// The container's id.
+        id: String,
+    },
+    /// The kernel refused, such as a memory limit below what is used, or a pod's below its containers'.
+    #[error("cannot change the limits of cgroup {cgroup}")]
+    Write {
+        /// The cgroup, from each hierarchy's root.
+        cgroup: String,
+        /// Why; names the file.
+        source: io::Error,
     },
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::seccomp;
 use crate::spec::{ContainerState, SandboxSpec, User};
 
 /// What the next agent, and the shim, need to know about a sandbox.
@@ -21,6 +22,9 @@ pub(crate) struct SandboxRecord {
     /// Where all pods' volumes are mounted.
     #[serde(default)]
     pub(crate) volumes_dir: Option<PathBuf>,
+    /// Where seccomp profiles are.
+    #[serde(default)]
+    pub(crate) seccomp: seccomp::Folders,
 }
 
 /// What the next agent needs to know about a container.
@@ -33,7 +37,7 @@ pub(crate) struct ContainerRecord {
 }
 
 /// How programs run in a container, its own and those executed later.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessRecord {
     /// The whole environment.
     pub(crate) env: Vec<String>,
@@ -45,6 +49,20 @@ pub(crate) struct ProcessRecord {
     pub(crate) capabilities: u64,
     /// Whether `no_new_privs` is set.
     pub(crate) no_new_privileges: bool,
+    /// Whether a seccomp filter lies beside.
+    pub(crate) confined: bool,
+    /// Whom the kernel kills first.
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+impl ProcessRecord {
+    /// Lets the kernel know whom to kill first when memory is short; as far as this process may.
+    pub(crate) fn adjust_oom_score(&self) {
+        if let Some(score) = self.oom_score_adj {
+            // Without CAP_SYS_RESOURCE it cannot be lowered: then the inherited one stays.
+            fs::write("/proc/self/oom_score_adj", score.to_string()).ok();
+        }
+    }
 }
 
 /// The folders of one sandbox.
@@ -134,9 +152,19 @@ impl ContainerPaths {
         self.bundle.join("process.json")
     }
 
+    /// Its seccomp filter, if it has one.
+    pub(crate) fn filters(&self) -> PathBuf {
+        self.bundle.join("seccomp.bpf")
+    }
+
     /// The socket over which its terminal comes.
     pub(crate) fn console_name() -> &'static str {
         "console.sock"
+    }
+
+    /// Where sources of its mounts are prepared.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.bundle.join("mounts")
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -198,7 +226,21 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_usable_name;
+    use super::*;
+
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let record: SandboxRecord = serde_json::from_str(
+            r#"{"spec": {"uid": "u", "namespace": "n", "name": "p", "hostname": "h", "log_dir": "/l",
+                "resources": {"cpu_shares": 2, "cpu_quota": null, "cpu_period": null, "memory_limit": null,
+                "pids": null}, "host_network": false}, "cgroup": "/flotilla/podu", "state": "/s/u"}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            record.cgroup, "/flotilla/podu",
+            "where it was made, whatever its class"
+        );
+    }
 
     #[test]
     fn names_that_leave_their_folder_are_refused() {

@@ -17,22 +17,25 @@ pub mod logs;
 mod overlay;
 mod pod;
 mod protocol;
+mod resources;
 mod runtime;
 mod sandbox;
+mod seccomp;
 mod shim;
 mod spec;
 mod sys;
+mod sysctl;
 
 pub use cgroup::Usage;
 pub use errors::{
     DestroySandboxError, ExecError, KillContainerError, OpenRuntimeError, RemoveContainerError,
-    RunSandboxError, ShimError, StartContainerError,
+    RunSandboxError, ShimError, StartContainerError, UpdateResourcesError,
 };
 pub use exec::{AttachSpec, Exec, ExecReader, ExecSpec, ExecWriter, TerminalSize};
 pub use pod::Pod;
 pub use runtime::{Options, Runtime};
 pub use shim::shim_main;
 pub use spec::{
-    Capabilities, ContainerSpec, ContainerState, Exit, Mount, MountKind, Propagation, Resources, SandboxSpec,
-    Started, User,
+    Capabilities, ContainerSpec, ContainerState, Exit, Mount, MountKind, PidNamespace, Propagation, QosClass,
+    Resources, SandboxSpec, Seccomp, Started, User,
 };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::cgroup::{Cgroups, Usage};
+use crate::cgroup::{Cgroups, QosTree, Usage};
 use crate::connection::{self, Ask};
 use crate::containers::Containers;
 use crate::errors::{
@@ -39,6 +39,7 @@ struct Inner {
     layout: Layout,
     record: SandboxRecord,
     cgroups: Cgroups,
+    qos: Arc<QosTree>,
     tasks: TaskTracker,
     containers: Arc<Containers>,
     /// `None` once the shim is gone.
@@ -52,7 +53,14 @@ struct Shim {
 }
 
 impl Pod {
-    pub(crate) fn new(layout: Layout, record: SandboxRecord, cgroups: Cgroups, tasks: TaskTracker) -> Pod {
+    pub(crate) fn new(
+        layout: Layout,
+        record: SandboxRecord,
+        cgroups: Cgroups,
+        qos: Arc<QosTree>,
+        tasks: TaskTracker,
+    ) -> Pod {
+        qos.add(record.spec.qos, &record.spec.uid, &record.spec.resources);
         let containers = Arc::new(Containers::new(layout.clone()));
         let shim = watch::channel(None).0;
         Pod {
@@ -60,6 +68,7 @@ impl Pod {
                 layout,
                 record,
                 cgroups,
+                qos,
                 tasks,
                 containers,
                 shim,
@@ -133,6 +142,23 @@ impl Pod {
             }
             None => Ok(()),
         }
+    }
+
+    /// The pod's cgroup, from each hierarchy's root.
+    pub(crate) fn cgroup(&self) -> &str {
+        &self.inner.record.cgroup
+    }
+
+    pub(crate) fn container_cgroup(&self, id: &str) -> String {
+        format!("{}/{id}", self.cgroup())
+    }
+
+    pub(crate) fn cgroups(&self) -> &Cgroups {
+        &self.inner.cgroups
+    }
+
+    pub(crate) fn qos(&self) -> &QosTree {
+        &self.inner.qos
     }
 
     /// The sandbox's run folder.
@@ -256,7 +282,7 @@ impl Pod {
             Some(_) => {}
         }
         let paths = self.inner.layout.container(&id);
-        let cgroup = format!("{}/{id}", self.inner.record.cgroup);
+        let cgroup = self.container_cgroup(&id);
         let cgroups = self.inner.cgroups.clone();
         let work = move || {
             cgroups.kill(&cgroup);
@@ -311,7 +337,10 @@ impl Pod {
         let uid = || self.uid().to_owned();
         let work = move || sandbox::take_down(&layout, &cgroup, &cgroups);
         match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(true)) => {
+                self.inner.qos.remove(self.spec().qos, self.uid());
+                Ok(())
+            }
             Ok(Ok(false)) => Err(DestroySandboxError::Processes { uid: uid() }),
             Ok(Err(StepError { step, source })) => Err(DestroySandboxError::Step {
                 step,

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio_util::task::TaskTracker;
 
-use crate::cgroup::Cgroups;
+use crate::capabilities;
+use crate::cgroup::{Cgroups, QosTree};
 use crate::errors::{OpenRuntimeError, RunSandboxError};
 use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
 use crate::pod::Pod;
 use crate::sandbox::{self, Plan};
+use crate::seccomp;
 use crate::spec::{Resources, SandboxSpec};
 use crate::sys;
+use crate::sysctl;
 use flotilla_report::report;
 
 /// The folder in `run_dir` that is mounted on itself, so that a shim can shed all pods' mounts at once. One of our
@@ -36,6 +39,8 @@ pub struct Options {
     pub cgroup_parent: String,
     /// Re-executed as `<executable> shim …`.
     pub executable: PathBuf,
+    /// The operator's own seccomp profiles, JSON files as the OCI runtime specification has them.
+    pub seccomp_profiles: PathBuf,
 }
 
 /// Makes sandboxes and finds those of an earlier agent. Cheap to clone.
@@ -50,6 +55,8 @@ struct Shared {
     /// The executable, through a mount that nobody can write through.
     executable: OwnedFd,
     cgroups: Cgroups,
+    qos: Arc<QosTree>,
+    seccomp: seccomp::Folders,
     /// One task per connected shim and per container without one; they end with their process.
     tasks: TaskTracker,
 }
@@ -60,6 +67,10 @@ impl Runtime {
         for folder in [&options.state_dir, &options.run_dir] {
             prepare_folder(folder).map_err(|source| folder_error(folder, source))?;
         }
+        let seccomp = seccomp::Folders {
+            profiles: options.seccomp_profiles.clone(),
+            compiled: canonical(&options.run_dir)?.join("seccomp"),
+        };
         // Links are resolved: the shim has to find in its mount table what it is told.
         let options = Options {
             state_dir: canonical(&options.state_dir)?,
@@ -75,10 +86,15 @@ impl Runtime {
             })?;
         let cgroups =
             Cgroups::detect().map_err(|source| folder_error(Path::new("/sys/fs/cgroup"), source))?;
+        let usual = capabilities::usual(capabilities::bounding_set(), !cgroups.is_unified());
+        seccomp::prepare(&seccomp, usual).map_err(|source| folder_error(&seccomp.compiled, source))?;
+        let qos = Arc::new(QosTree::new(cgroups.clone(), &options.cgroup_parent));
         let shared = Shared {
             options,
             executable,
             cgroups,
+            qos,
+            seccomp,
             tasks: TaskTracker::new(),
         };
         Ok(Runtime {
@@ -92,14 +108,16 @@ impl Runtime {
         if !is_usable_name(&uid) {
             return Err(RunSandboxError::BadUid { uid });
         }
+        sysctl::check(&spec)?;
         let layout = self.layout(&uid);
         if layout.run.exists() {
             return Err(RunSandboxError::Exists { uid });
         }
         let record = SandboxRecord {
-            cgroup: self.cgroup(&uid),
+            cgroup: self.shared.qos.pod(spec.qos, &uid),
             state: layout.state.clone(),
             volumes_dir: self.shared.options.volumes_dir.clone(),
+            seccomp: self.shared.seccomp.clone(),
             spec,
         };
         let plan = self.plan(layout.clone(), record.clone())?;
@@ -113,6 +131,7 @@ impl Runtime {
             layout,
             record,
             self.shared.cgroups.clone(),
+            Arc::clone(&self.shared.qos),
             self.shared.tasks.clone(),
         );
         if let Err(source) = pod.listen_to_shim(connection, Some(shim)).await {
@@ -159,8 +178,13 @@ impl Runtime {
                 Ok(record) => pods.push(self.adopt_pod(layout, record).await),
                 // A whole sandbox has a record, in one piece.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let (cgroup, cgroups) = (self.cgroup(&uid), self.shared.cgroups.clone());
-                    blocking(move || sandbox::take_down(&layout, &cgroup, &cgroups)).await;
+                    let (candidates, cgroups) =
+                        (self.shared.qos.candidates(&uid), self.shared.cgroups.clone());
+                    blocking(move || {
+                        let mut all = candidates.iter();
+                        all.try_for_each(|cgroup| sandbox::take_down(&layout, cgroup, &cgroups).map(drop))
+                    })
+                    .await;
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -180,6 +204,7 @@ impl Runtime {
             layout.clone(),
             record,
             self.shared.cgroups.clone(),
+            Arc::clone(&self.shared.qos),
             self.shared.tasks.clone(),
         );
         let attached = match sandbox::connect(&layout.run) {
@@ -214,19 +239,13 @@ impl Runtime {
         }
     }
 
-    fn cgroup(&self, uid: &str) -> String {
-        format!(
-            "{}/pod{uid}",
-            self.shared.options.cgroup_parent.trim_end_matches('/')
-        )
-    }
-
     fn layout(&self, uid: &str) -> Layout {
         Layout::new(&self.shared.options.run_dir, &self.shared.options.state_dir, uid)
     }
 
     /// Undoes [`Runtime::new`] once no sandbox is left.
     pub fn close(&self) -> Result<(), OpenRuntimeError> {
+        self.shared.qos.close();
         let run_dir = &self.shared.options.run_dir;
         umount2(run_dir, MntFlags::MNT_DETACH).map_err(|errno| folder_error(run_dir, errno.into()))
     }

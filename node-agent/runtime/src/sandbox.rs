@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord, remove_tree, write_json};
 use crate::sys;
+use crate::sysctl;
 
 /// The namespaces that containers of a pod share.
 const NAMESPACES: [&str; 3] = ["net", "ipc", "uts"];
@@ -84,13 +85,19 @@ fn make_files(layout: &Layout, record: &SandboxRecord) -> Result<UnixListener, S
 }
 
 fn make_namespaces(record: &SandboxRecord) -> Result<(), StepError> {
-    if record.spec.host_network {
-        return unshare(CloneFlags::CLONE_NEWIPC).during("make the pod's namespaces");
-    }
-    let flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let spec = &record.spec;
+    let mut flags = CloneFlags::empty();
+    flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
+    flags.set(
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
+        !spec.host_network,
+    );
     unshare(flags).during("make the pod's namespaces")?;
-    nix::unistd::sethostname(&record.spec.hostname).during("set the host name")?;
-    sys::bring_loopback_up().during("bring up the loopback device")
+    if !spec.host_network {
+        nix::unistd::sethostname(&spec.hostname).during("set the host name")?;
+        sys::bring_loopback_up().during("bring up the loopback device")?;
+    }
+    sysctl::apply(spec).during("set the pod's kernel parameters")
 }
 
 /// Mounts the namespaces that a process has (a folder `ns` in `/proc`) on the sandbox's files.

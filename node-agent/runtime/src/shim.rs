@@ -5,21 +5,26 @@
 
 mod client;
 mod create;
+mod devices;
 mod exec;
 mod executor;
 mod log;
 mod oci;
+mod pause;
 mod privileges;
 mod remove;
 mod report;
 mod rootfs;
 mod serve;
+mod staging;
 mod sub_path;
 mod tee;
 mod terminal;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +36,7 @@ use nix::unistd::{ForkResult, setsid};
 
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord, read_json};
-use crate::spec::Resources;
+use crate::spec::{PidNamespace, Resources};
 use crate::sys;
 
 /// Size of a pod's shared memory, as Docker and containerd have it.
@@ -81,9 +86,21 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let signals = watch_children()?;
     let cgroups = Cgroups::detect()?;
     warm_up(&cgroups, &sandbox.cgroup)?;
+    let node_mounts = OwnedFd::from(File::open("/proc/self/ns/mnt")?);
     enter_mount_namespace(Path::new(&run_dir), &layout, &sandbox)?;
     let cgroups = hide_cgroups(cgroups)?;
-    serve::Shim::new(layout, sandbox, cgroups, listener, signals).serve()
+    let pause = match sandbox.spec.pids {
+        PidNamespace::Pod => Some(pause::start(&layout, &cgroups, &sandbox.cgroup)?),
+        PidNamespace::Container | PidNamespace::Node => None,
+    };
+    let pod = serve::PodPlace {
+        layout,
+        sandbox,
+        cgroups,
+        pause,
+        node_mounts,
+    };
+    serve::Shim::new(pod, listener, signals).serve()
 }
 
 /// Takes the listening socket from standard input, which containers must not inherit.
@@ -113,7 +130,7 @@ fn warm_up(cgroups: &Cgroups, cgroup: &str) -> io::Result<()> {
         // In a folder of its own: one with controllers enabled for its children holds no process.
         let warm = format!("{cgroup}/warm");
         let joined = cgroups
-            .create_container(&warm, &Resources::default())
+            .create_container(&warm, &Resources::default(), false)
             .and_then(|()| cgroups.join(&warm));
         sys::exit_now(if joined.is_ok() { 0 } else { 1 });
     }
@@ -137,6 +154,16 @@ fn enter_mount_namespace(run_dir: &Path, layout: &Layout, sandbox: &SandboxRecor
     // The runtime has mounted `run_dir` on itself, so the same files appear below.
     umount2(run_dir, MntFlags::MNT_DETACH)?;
     std::fs::create_dir_all(layout.shm())?;
+    if sandbox.spec.host_ipc {
+        let flags = MsFlags::MS_BIND;
+        return Ok(mount(
+            Some("/dev/shm"),
+            &layout.shm(),
+            None::<&str>,
+            flags,
+            None::<&str>,
+        )?);
+    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(
         Some("shm"),

@@ -2,6 +2,7 @@
 //!
 //! Plain data: it travels over the shim's socket and lies on disk for the next agent.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -24,6 +25,42 @@ pub struct SandboxSpec {
     pub resources: Resources,
     /// Keep the node's network and host name instead of a namespace.
     pub host_network: bool,
+    /// The pod's class of service, which decides where its cgroup lies.
+    #[serde(default)]
+    pub qos: QosClass,
+    /// Which processes its containers see.
+    #[serde(default)]
+    pub pids: PidNamespace,
+    /// Keep the node's shared memory, semaphores and message queues instead of a namespace.
+    #[serde(default)]
+    pub host_ipc: bool,
+    /// Kernel parameters of the pod's namespaces (`net.…`, `kernel.shm…`); none other is taken.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// Which processes a container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PidNamespace {
+    /// Its own.
+    #[default]
+    Container,
+    /// Those of all containers of its pod (`shareProcessNamespace`).
+    Pod,
+    /// Those of the node (`hostPID`).
+    Node,
+}
+
+/// Kubernetes' classes of service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QosClass {
+    /// Every container has equal requests and limits.
+    #[default]
+    Guaranteed,
+    /// Some container has some request or limit.
+    Burstable,
+    /// No container has any.
+    BestEffort,
 }
 
 /// One attempt at running one container of a pod.
@@ -57,6 +94,22 @@ pub struct ContainerSpec {
     pub capabilities: Capabilities,
     /// Set `no_new_privs`.
     pub no_new_privileges: bool,
+    /// All devices of the node, nothing masked, nothing read-only below `/proc` and `/sys`, no seccomp filter.
+    /// Capabilities are asked for apart.
+    #[serde(default)]
+    pub privileged: bool,
+    /// Which system calls are allowed.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Kubernetes' `procMount: Unmasked`: hide nothing below `/proc`.
+    #[serde(default)]
+    pub unmasked_proc: bool,
+    /// An AppArmor profile that the kernel has loaded; `None` where nothing is asked for.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
+    /// Whom the kernel kills first when memory is short, -1000 to 1000; what this process may not give is not given.
+    #[serde(default)]
+    pub oom_score_adj: Option<i32>,
     /// Give it a terminal of its own instead of pipes.
     pub terminal: bool,
     /// Keep stdin open for whoever attaches; otherwise it is empty.
@@ -64,6 +117,20 @@ pub struct ContainerSpec {
     /// Close stdin after the first that attached has closed it. Means nothing to a terminal.
     #[serde(default)]
     pub stdin_once: bool,
+}
+
+/// Which seccomp profile confines a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// The runtime's own, which lets through what containers usually need.
+    #[default]
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// One of the operator's, by its path below [`Options::seccomp_profiles`].
+    ///
+    /// [`Options::seccomp_profiles`]: crate::Options::seccomp_profiles
+    Localhost(String),
 }
 
 /// Numeric identity of a container's process.
@@ -90,6 +157,9 @@ pub struct Resources {
     pub memory_limit: Option<i64>,
     /// Processes and threads.
     pub pids: Option<i64>,
+    /// Bytes of huge pages by their size as the kernel writes it (`2MB`).
+    #[serde(default)]
+    pub huge_pages: BTreeMap<String, u64>,
 }
 
 /// Something mounted into a container.

@@ -241,6 +241,42 @@ pub(crate) fn close_all_but(kept: &[std::os::fd::RawFd]) -> io::Result<()> {
     Ok(())
 }
 
+/// Loads a seccomp program into the calling thread; needs `no_new_privs` or `CAP_SYS_ADMIN`.
+pub(crate) fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel only reads the program and its instructions, which live until the call returns, and checks
+    // every jump in them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Forks the caller, which has one thread; the child is the first process of a new pid namespace. Returns nothing in
+/// the child.
+pub(crate) fn fork_into_pid_namespace() -> io::Result<Option<i32>> {
+    // SAFETY: without CLONE_VM this is a fork, and no stack is needed; the shim has a single thread, so no lock can be
+    // held by a thread that the child lacks.
+    let result = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0, 0, 0, 0) };
+    match i32::try_from(result) {
+        Ok(0) => Ok(None),
+        Ok(pid) if pid > 0 => Ok(Some(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Makes `descriptor` the standard stream `number` (0 to 2) as well.
 pub(crate) fn become_standard(descriptor: impl AsFd, number: i32) -> io::Result<()> {
     let descriptor = descriptor.as_fd();

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
 use super::Worker;
+use super::security;
 use super::steps::resources;
 
 /// Why a container's spec cannot be made.
@@ -172,7 +173,7 @@ impl Worker {
         let mut mounts = self.mounts(container, &launch)?;
         let last_words = self.last_words_mount(container, &id);
         mounts.extend(last_words.map_err(SpecError::LastWords)?);
-        Ok(ContainerSpec {
+        let mut spec = ContainerSpec {
             id,
             name: container.name.clone(),
             attempt,
@@ -193,7 +194,10 @@ impl Worker {
             terminal: container.tty == Some(true),
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
-        })
+            ..ContainerSpec::default()
+        };
+        security::confine(&mut spec, pod, container, &self.surroundings.allocatable);
+        Ok(spec)
     }
 
     fn user(&self, image: &Image, launch: &Launch) -> Result<User, SpecError> {

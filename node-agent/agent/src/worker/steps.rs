@@ -11,6 +11,7 @@ use flotilla_runtime::{Resources, SandboxSpec};
 use jiff::Timestamp;
 
 use super::Worker;
+use super::security;
 use super::volumes::Outfit;
 
 const SIGKILL: i32 = 9;
@@ -109,7 +110,7 @@ impl Worker {
     fn sandbox_spec(&self) -> SandboxSpec {
         let pod = &self.checkpoint.pod;
         let meta = &pod.metadata;
-        SandboxSpec {
+        let mut spec = SandboxSpec {
             uid: self.uid.clone(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
@@ -117,7 +118,10 @@ impl Worker {
             log_dir: self.surroundings.log_dir(pod),
             resources: resources(pod_limits(pod)),
             host_network: self.uses_host_network(),
-        }
+            ..SandboxSpec::default()
+        };
+        security::isolate(&mut spec, pod);
+        spec
     }
 
     fn uses_host_network(&self) -> bool {
@@ -324,6 +328,6 @@ pub(super) fn resources(limits: CgroupLimits) -> Resources {
         cpu_quota: limits.cpu_quota,
         cpu_period: limits.cpu_period,
         memory_limit: limits.memory_limit,
-        pids: None,
+        ..Resources::default()
     }
 }

@@ -12,12 +12,13 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::executor::ReportingExecutor;
 use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
-use super::{rootfs, sub_path};
+use super::{devices, rootfs, staging, sub_path};
 use crate::capabilities;
 use crate::cgroup::Cgroups;
 use crate::layout::{ContainerPaths, Layout, ProcessRecord, SandboxRecord, write_json};
 use crate::protocol::StartFailure;
-use crate::spec::ContainerSpec;
+use crate::seccomp::{self, Filters};
+use crate::spec::{ContainerSpec, Seccomp};
 use crate::sys;
 
 /// Everything the fork needs.
@@ -27,6 +28,10 @@ pub(super) struct Creation<'a> {
     pub(super) cgroups: &'a Cgroups,
     pub(super) container: &'a ContainerSpec,
     pub(super) streams: Streams,
+    /// The first process of the pod's pid namespace, if containers share it.
+    pub(super) pause: Option<i32>,
+    /// The node's mount namespace.
+    pub(super) node_mounts: &'a OwnedFd,
 }
 
 /// What the program gets as its standard streams.
@@ -75,20 +80,24 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         reason: flotilla_report::report(error),
     };
     std::fs::create_dir_all(&paths.bundle).map_err(|error| failed(&error))?;
-    let record = process_record(&creation, &paths)?;
+    let (record, filters) = process_record(&creation, &paths)?;
+    devices::check_apparmor(container)?;
     let surroundings = Surroundings {
         rootfs: &paths.rootfs(),
         shm: &layout.shm(),
         unified: cgroups.is_unified(),
-        host_network: sandbox.spec.host_network,
+        sandbox: &sandbox.spec,
+        pause: creation.pause,
+        mounts: staging::stage(container, &paths, creation.node_mounts)?,
     };
+    record.adjust_oom_score();
     oci_spec(container, &record, &surroundings)?
         .save(paths.config())
         .map_err(|error| failed(&error))?;
     write_json(&paths.process(), &record).map_err(|error| failed(&error))?;
     let cgroup = container_cgroup(sandbox, &container.id);
     cgroups
-        .create_container(&cgroup, &container.resources)
+        .create_container(&cgroup, &container.resources, container.privileged)
         .and_then(|()| cgroups.join(&cgroup))
         .map_err(|error| StartFailure::Create {
             reason: format!("cannot set up the cgroup: {error}"),
@@ -99,6 +108,7 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         .with_executor(ReportingExecutor {
             report: Arc::clone(report),
             process: Arc::new(record),
+            filters: filters.map(Arc::new),
         });
     let mut created = with_streams(builder, creation.streams, &paths)
         .map_err(|error| failed(&error))?
@@ -119,7 +129,10 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         })
 }
 
-fn process_record(creation: &Creation<'_>, paths: &ContainerPaths) -> Result<ProcessRecord, StartFailure> {
+fn process_record(
+    creation: &Creation<'_>,
+    paths: &ContainerPaths,
+) -> Result<(ProcessRecord, Option<Filters>), StartFailure> {
     let container = creation.container;
     let capabilities = capabilities::granted(
         &container.capabilities,
@@ -127,13 +140,30 @@ fn process_record(creation: &Creation<'_>, paths: &ContainerPaths) -> Result<Pro
         !creation.cgroups.is_unified(),
     )
     .map_err(|reason| StartFailure::BadSpec { reason })?;
-    Ok(ProcessRecord {
+    let wanted = match container.privileged {
+        true => &Seccomp::Unconfined,
+        false => &container.seccomp,
+    };
+    let filters = seccomp::filters(wanted, capabilities, &creation.sandbox.seccomp).map_err(|error| {
+        StartFailure::BadSpec {
+            reason: error.to_string(),
+        }
+    })?;
+    if let Some(filters) = &filters {
+        std::fs::write(paths.filters(), filters.encode()).map_err(|error| StartFailure::Create {
+            reason: format!("cannot keep the seccomp filter: {error}"),
+        })?;
+    }
+    let record = ProcessRecord {
         env: rootfs::prepare(container, paths)?,
         cwd: rootfs::working_directory(container),
         user: container.user.clone(),
         capabilities,
         no_new_privileges: container.no_new_privileges,
-    })
+        confined: filters.is_some(),
+        oom_score_adj: container.oom_score_adj,
+    };
+    Ok((record, filters))
 }
 
 fn with_streams(

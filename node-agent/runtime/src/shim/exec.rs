@@ -23,6 +23,7 @@ use crate::descriptors;
 use crate::exec::ExecSpec;
 use crate::layout::{ContainerPaths, ProcessRecord, read_json};
 use crate::protocol::StartFailure;
+use crate::seccomp::Filters;
 use crate::sys;
 
 /// Everything the fork needs.
@@ -60,6 +61,7 @@ fn enter(execution: Execution<'_>, report: &File) -> Result<(), StartFailure> {
     } = execution;
     let process: ProcessRecord =
         read_json(&paths.process()).map_err(|error| failed("read how its programs run", &error))?;
+    let filters = read_filters(&process, paths).map_err(|error| failed("read its seccomp filter", &error))?;
     let target = Pid::from_raw(pid)
         .ok_or_else(|| failed("find its process", &rustix::io::Errno::SRCH))
         .and_then(|pid| {
@@ -68,6 +70,7 @@ fn enter(execution: Execution<'_>, report: &File) -> Result<(), StartFailure> {
     cgroups
         .join(cgroup)
         .map_err(|error| failed("join its cgroup", &error))?;
+    process.adjust_oom_score();
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| failed("hide from its processes", &errno))?;
     connect_streams(streams).map_err(|error| failed("connect the streams", &error))?;
@@ -79,7 +82,7 @@ fn enter(execution: Execution<'_>, report: &File) -> Result<(), StartFailure> {
     drop(target);
     match sys::fork_sibling().map_err(|error| failed("fork", &error))? {
         Some(pid) => send(report, &Report::Started { pid }).map_err(|error| failed("report", &error)),
-        None => Err(become_program(spec, &process, console.as_ref())),
+        None => Err(become_program(spec, &process, filters.as_ref(), console.as_ref())),
     }
 }
 
@@ -110,18 +113,31 @@ fn namespaces() -> ThreadNameSpaceType {
         | ThreadNameSpaceType::CONTROL_GROUP
 }
 
+fn read_filters(process: &ProcessRecord, paths: &ContainerPaths) -> io::Result<Option<Filters>> {
+    if !process.confined {
+        return Ok(None);
+    }
+    match Filters::decode(&std::fs::read(paths.filters())?) {
+        Some(filters) => Ok(Some(filters)),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 /// Returns only when it fails.
-fn become_program(spec: &ExecSpec, process: &ProcessRecord, console: Option<&OwnedFd>) -> StartFailure {
+fn become_program(
+    spec: &ExecSpec,
+    process: &ProcessRecord,
+    filters: Option<&Filters>,
+    console: Option<&OwnedFd>,
+) -> StartFailure {
     let started = start_session(spec, console)
         .map_err(|error| failed("give it a terminal", &error))
         .and_then(|()| enter_folder(&process.cwd))
         .and_then(|()| {
-            privileges::become_user(&process.user)
-                .and_then(|()| privileges::drop_privileges(process))
-                .map_err(|error| failed("take its user and capabilities", &error))
+            privileges::become_user(&process.user).map_err(|error| failed("take its user", &error))
         });
     match started {
-        Ok(()) => executor::become_program(&spec.args, &process.env),
+        Ok(()) => executor::become_program(&spec.args, process, filters),
         Err(failure) => failure,
     }
 }

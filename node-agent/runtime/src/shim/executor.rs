@@ -20,6 +20,7 @@ use super::privileges;
 use super::report::{Report, send};
 use crate::layout::ProcessRecord;
 use crate::protocol::StartFailure;
+use crate::seccomp::Filters;
 use crate::sys;
 
 /// Executes the program that the spec names, and reports over a pipe when that fails: the pipe closes
@@ -29,6 +30,7 @@ pub(super) struct ReportingExecutor {
     pub(super) report: Arc<File>,
     /// What the container's processes may do.
     pub(super) process: Arc<ProcessRecord>,
+    pub(super) filters: Option<Arc<Filters>>,
 }
 
 impl ReportingExecutor {
@@ -52,25 +54,30 @@ impl Executor for ReportingExecutor {
     }
 
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let failure = match privileges::drop_privileges(&self.process) {
-            Ok(()) => become_program(&arguments(spec), &self.process.env),
-            Err(error) => StartFailure::Create {
-                reason: format!("cannot give up privileges: {error}"),
-            },
-        };
+        let failure = become_program(&arguments(spec), &self.process, self.filters.as_deref());
         Err(ExecutorError::Other(self.fail(&failure)))
     }
 }
 
-/// Executes the program; returns only when that fails.
-pub(super) fn become_program(arguments: &[String], environment: &[String]) -> StartFailure {
+/// Gives up privileges and executes the program; returns only when that fails.
+pub(super) fn become_program(
+    arguments: &[String],
+    process: &ProcessRecord,
+    filters: Option<&Filters>,
+) -> StartFailure {
     sys::reset_signals();
-    match find(arguments, environment) {
-        Ok(program) => match execute(&program, arguments, environment) {
-            Ok(never) => match never {},
-            Err(errno) => not_executable(&arguments[0], errno),
-        },
-        Err(failure) => failure,
+    let program = match find(arguments, &process.env) {
+        Ok(program) => program,
+        Err(failure) => return failure,
+    };
+    if let Err(error) = privileges::drop_privileges(process, filters) {
+        return StartFailure::Create {
+            reason: format!("cannot give up privileges: {error}"),
+        };
+    }
+    match execute(&program, arguments, &process.env) {
+        Ok(never) => match never {},
+        Err(errno) => not_executable(&arguments[0], errno),
     }
 }
 

@@ -9,10 +9,11 @@ use libcontainer::oci_spec::runtime::{
     Spec, SpecBuilder, UserBuilder,
 };
 
+use super::devices;
 use crate::capabilities;
 use crate::layout::ProcessRecord;
 use crate::protocol::StartFailure;
-use crate::spec::{ContainerSpec, MountKind, Propagation};
+use crate::spec::{ContainerSpec, MountKind, PidNamespace, Propagation, SandboxSpec};
 
 const MASKED_PATHS: [&str; 12] = [
     "/proc/acpi",
@@ -44,7 +45,11 @@ pub(super) struct Surroundings<'a> {
     pub(super) shm: &'a Path,
     /// cgroup v2 without v1.
     pub(super) unified: bool,
-    pub(super) host_network: bool,
+    pub(super) sandbox: &'a SandboxSpec,
+    /// The first process of the pod's pid namespace, if containers share it.
+    pub(super) pause: Option<i32>,
+    /// The container's own mounts, with sources of the right propagation.
+    pub(super) mounts: Vec<crate::spec::Mount>,
 }
 
 /// The OCI spec.
@@ -107,56 +112,70 @@ fn process(container: &ContainerSpec, record: &ProcessRecord) -> Result<Process,
         .capabilities(sets)
         .build()?;
     process.set_no_new_privileges(None);
+    process.set_apparmor_profile(container.apparmor_profile.clone());
     process.set_rlimits(None);
     Ok(process)
 }
 
 fn linux(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Linux, OciSpecError> {
+    let unmasked = container.privileged || container.unmasked_proc;
+    let paths = |paths: &[&str]| match unmasked {
+        true => Vec::new(),
+        false => paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>(),
+    };
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces(pod)?)
-        .masked_paths(MASKED_PATHS.map(str::to_owned))
-        .readonly_paths(READ_ONLY_PATHS.map(str::to_owned))
+        .masked_paths(paths(&MASKED_PATHS))
+        .readonly_paths(paths(&READ_ONLY_PATHS))
         .build()?;
+    if container.privileged {
+        linux.set_devices(Some(devices::all()?));
+    }
     // The process that calls libcontainer is in the container's cgroup already.
     linux.set_resources(None);
-    // Nothing on the node may follow a mount made in the container. libcontainer knows no propagation of single
-    // mounts: with one that hears of the node's, all do.
-    let hears = |mount: &crate::spec::Mount| mount.propagation == Propagation::HostToContainer;
-    let propagation = if container.mounts.iter().any(hears) {
+    linux.set_rootfs_propagation(Some(root_propagation(container).to_owned()));
+    Ok(linux)
+}
+
+/// How the root passes mounts on: only as far as one of the container's mounts is to. Nothing on the node otherwise
+/// follows a mount made in the container.
+fn root_propagation(container: &ContainerSpec) -> &'static str {
+    let wants = |wanted| container.mounts.iter().any(|mount| mount.propagation == wanted);
+    if wants(Propagation::Bidirectional) {
+        "shared"
+    } else if wants(Propagation::HostToContainer) {
         "slave"
     } else {
         "private"
-    };
-    linux.set_rootfs_propagation(Some(propagation.to_owned()));
-    Ok(linux)
+    }
 }
 
 /// The shim lives in the pod's namespaces, so `/proc/self/ns` names them.
 fn namespaces(pod: &Surroundings<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
-    let joined: &[_] = match pod.host_network {
-        true => &[(Ipc, "/proc/self/ns/ipc")],
-        false => &[
-            (Network, "/proc/self/ns/net"),
-            (Ipc, "/proc/self/ns/ipc"),
-            (Uts, "/proc/self/ns/uts"),
-        ],
-    };
-    let own: &[_] = if pod.unified {
-        &[Pid, Mount, Cgroup]
-    } else {
-        &[Pid, Mount]
-    };
-    let joined = joined
-        .iter()
-        .map(|(kind, path)| LinuxNamespaceBuilder::default().typ(*kind).path(path).build());
-    let own = own
-        .iter()
-        .map(|kind| LinuxNamespaceBuilder::default().typ(*kind).build());
-    joined.chain(own).collect()
+    let joined = |kind, path: String| LinuxNamespaceBuilder::default().typ(kind).path(path).build();
+    let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    let mut namespaces = vec![own(Mount)?];
+    if !pod.sandbox.host_network {
+        namespaces.push(joined(Network, "/proc/self/ns/net".to_owned())?);
+        namespaces.push(joined(Uts, "/proc/self/ns/uts".to_owned())?);
+    }
+    if !pod.sandbox.host_ipc {
+        namespaces.push(joined(Ipc, "/proc/self/ns/ipc".to_owned())?);
+    }
+    if pod.unified {
+        namespaces.push(own(Cgroup)?);
+    }
+    match (pod.sandbox.pids, pod.pause) {
+        (PidNamespace::Node, _) => {}
+        (PidNamespace::Pod, Some(pause)) => namespaces.push(joined(Pid, format!("/proc/{pause}/ns/pid"))?),
+        _ => namespaces.push(own(Pid)?),
+    }
+    Ok(namespaces)
 }
 
 fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let access = if container.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
         mount(
@@ -185,7 +204,7 @@ fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount
             &["rbind", "nosuid", "noexec", "nodev"],
         )?,
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,
-        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
     ];
     // A v1 mount could not be made read-only: a container would raise its own limits.
     if pod.unified {
@@ -193,10 +212,10 @@ fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount
             "/sys/fs/cgroup",
             "cgroup",
             "cgroup",
-            &["nosuid", "noexec", "nodev", "ro"],
+            &["nosuid", "noexec", "nodev", access],
         )?);
     }
-    for wanted in &container.mounts {
+    for wanted in &pod.mounts {
         mounts.push(wanted_mount(wanted)?);
     }
     Ok(mounts)

@@ -13,6 +13,7 @@ use rustix::thread::{
 };
 
 use crate::layout::ProcessRecord;
+use crate::seccomp::Filters;
 use crate::spec::User;
 
 /// The number of the last capability that Linux has so far.
@@ -34,7 +35,10 @@ pub(super) fn become_user(user: &User) -> io::Result<()> {
 }
 
 /// Gives up all that the container's processes must not be able to do.
-pub(super) fn drop_privileges(process: &ProcessRecord) -> io::Result<()> {
+///
+/// A filter may be loaded with `no_new_privs` or by a privileged process only: without the former it comes before
+/// the capabilities go, otherwise after, where it is in the way of less.
+pub(super) fn drop_privileges(process: &ProcessRecord, filters: Option<&Filters>) -> io::Result<()> {
     let held = capabilities(None)?.permitted;
     // A change of user has emptied the effective set.
     set_sets(held)?;
@@ -44,10 +48,15 @@ pub(super) fn drop_privileges(process: &ProcessRecord) -> io::Result<()> {
             drop_from_bounding_set(1 << number)?;
         }
     }
+    let load = || filters.map_or(Ok(()), Filters::load);
+    let kept = CapabilitySet::from_bits_retain(process.capabilities) & held;
     if process.no_new_privileges {
         set_no_new_privs(true)?;
+        set_sets(kept)?;
+        return load();
     }
-    set_sets(CapabilitySet::from_bits_retain(process.capabilities) & held)
+    load()?;
+    set_sets(kept)
 }
 
 fn set_sets(capabilities: CapabilitySet) -> io::Result<()> {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::report::{Report, send};
-use super::sub_path;
+use super::{staging, sub_path};
 use crate::cgroup::Cgroups;
 use crate::layout::ContainerPaths;
 
@@ -23,6 +23,7 @@ fn remove(paths: &ContainerPaths, cgroups: &Cgroups, cgroup: &str) -> io::Result
     // Normally empty: the container's init has ended, and took its pid namespace with it.
     cgroups.kill(cgroup);
     cgroups.remove(cgroup)?;
+    staging::remove(paths)?;
     match umount2(&paths.rootfs(), MntFlags::MNT_DETACH) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),

@@ -28,11 +28,26 @@ use crate::protocol::{Answer, Call, Message, Refusal, Request};
 use crate::spec::ContainerState;
 use crate::sys;
 
+/// What a shim works with.
+pub(super) struct PodPlace {
+    pub(super) layout: Layout,
+    pub(super) sandbox: SandboxRecord,
+    pub(super) cgroups: Cgroups,
+    /// The first process of the pid namespace that the containers share, if they do.
+    pub(super) pause: Option<i32>,
+    /// The node's mount namespace.
+    pub(super) node_mounts: OwnedFd,
+}
+
 /// The state of one shim.
 pub(super) struct Shim {
     layout: Layout,
     sandbox: SandboxRecord,
     cgroups: Cgroups,
+    pause: Option<i32>,
+    /// The pod's pid namespace has ended, and with it all that the pod can do.
+    pause_has_ended: bool,
+    node_mounts: OwnedFd,
     listener: UnixListener,
     signals: SignalFd,
     clients: BTreeMap<u64, Client>,
@@ -77,17 +92,14 @@ struct ReplyTo {
 }
 
 impl Shim {
-    pub(super) fn new(
-        layout: Layout,
-        sandbox: SandboxRecord,
-        cgroups: Cgroups,
-        listener: UnixListener,
-        signals: SignalFd,
-    ) -> Shim {
+    pub(super) fn new(pod: PodPlace, listener: UnixListener, signals: SignalFd) -> Shim {
         Shim {
-            layout,
-            sandbox,
-            cgroups,
+            layout: pod.layout,
+            sandbox: pod.sandbox,
+            cgroups: pod.cgroups,
+            pause: pod.pause,
+            pause_has_ended: false,
+            node_mounts: pod.node_mounts,
             listener,
             signals,
             clients: BTreeMap::new(),
@@ -269,7 +281,7 @@ impl Shim {
     }
 
     fn is_done(&self) -> bool {
-        self.shutdown.is_some()
+        (self.shutdown.is_some() || self.pause_has_ended)
             && self.operations.is_empty()
             && self
                 .containers
@@ -278,6 +290,10 @@ impl Shim {
     }
 
     fn say_goodbye(mut self) -> io::Result<()> {
+        if let Some(pause) = self.pause.filter(|_| !self.pause_has_ended) {
+            // It has just ended if this fails.
+            sys::send_signal(pause, libc::SIGKILL).ok();
+        }
         if let Some(reply_to) = self.shutdown {
             self.reply(reply_to, Ok(Answer::Done));
         }

@@ -111,6 +111,29 @@ fn processes(verb: &str, args: &Args) -> io::Result<bool> {
             mask.wait()?;
             std::process::exit(7);
         }
+        "leave-behind" => {
+            // The child outlives its parent, and with it its container's first process.
+            std::process::Command::new("/bin/helper").arg("pause").spawn()?;
+        }
+        "wait-for" => {
+            println!("ready");
+            while !std::path::Path::new(args.text(0)).exists() {
+                std::thread::yield_now();
+            }
+        }
+        "mount" => {
+            let none = None::<&str>;
+            nix::mount::mount(
+                Some("t"),
+                args.text(0),
+                Some("tmpfs"),
+                nix::mount::MsFlags::empty(),
+                none,
+            )?;
+            std::fs::write(std::path::Path::new(args.text(0)).join("inside"), "x")?;
+            println!("ready");
+            wait_for(Signal::SIGUSR2)?;
+        }
         "eat" => {
             let mut hoard = Vec::new();
             for _ in 0..args.number(0) {
@@ -124,7 +147,7 @@ fn processes(verb: &str, args: &Args) -> io::Result<bool> {
 }
 
 /// Programs that tell what they see.
-fn views(verb: &str, _: &Args) -> io::Result<bool> {
+fn views(verb: &str, args: &Args) -> io::Result<bool> {
     let mut out = io::stdout();
     match verb {
         "identity" => identity(&mut out)?,
@@ -132,6 +155,34 @@ fn views(verb: &str, _: &Args) -> io::Result<bool> {
             out.write_all(&std::fs::read("/proc/self/status")?)?;
             out.write_all(&std::fs::read("/proc/self/mountinfo")?)?;
         }
+        "read" => match std::fs::read(args.text(0)) {
+            Ok(bytes) => out.write_all(&bytes)?,
+            Err(error) => writeln!(out, "{error}")?,
+        },
+        "list" => match std::fs::read_dir(args.text(0)) {
+            Ok(entries) => {
+                for entry in entries {
+                    writeln!(out, "{}", entry?.file_name().to_string_lossy())?;
+                }
+            }
+            Err(error) => writeln!(out, "{error}")?,
+        },
+        "processes" => {
+            for entry in std::fs::read_dir("/proc")?.flatten() {
+                if let Ok(name) = std::fs::read_to_string(entry.path().join("comm")) {
+                    let arguments = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+                    let pid = entry.file_name();
+                    writeln!(
+                        out,
+                        "{} {} {}",
+                        pid.to_string_lossy(),
+                        name.trim(),
+                        arguments.replace('\0', " ")
+                    )?;
+                }
+            }
+        }
+        "calls" => calls(&mut out)?,
         "descriptors" => {
             for entry in std::fs::read_dir("/proc/self/fd")? {
                 let entry = entry?;
@@ -147,6 +198,29 @@ fn views(verb: &str, _: &Args) -> io::Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// What the kernel says to calls that lead out of containers.
+fn calls(out: &mut io::Stdout) -> io::Result<()> {
+    use nix::sched::{CloneFlags, unshare};
+    let told = |result: nix::Result<()>| match result {
+        Ok(()) => "done".to_owned(),
+        Err(errno) => errno.to_string(),
+    };
+    writeln!(out, "unshare {}", told(unshare(CloneFlags::CLONE_NEWUSER)))?;
+    writeln!(
+        out,
+        "mkdir {}",
+        told(nix::unistd::mkdir("/tmp/made", nix::sys::stat::Mode::S_IRWXU))
+    )?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    for line in status
+        .lines()
+        .filter(|line| line.starts_with("Seccomp:") || line.starts_with("CapEff:"))
+    {
+        writeln!(out, "{}", line.replace('\t', " "))?;
+    }
+    Ok(())
 }
 
 fn wait_for(signal: Signal) -> io::Result<()> {

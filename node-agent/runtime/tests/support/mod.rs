@@ -116,7 +116,7 @@ impl Node {
         for hierarchy in self.cgroup_folders() {
             let entries = fs::read_dir(hierarchy).into_iter().flatten().flatten();
             let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
-            found.extend(folders.map(|entry| entry.path().display().to_string()));
+            found.extend(folders.flat_map(|entry| pods_in(&entry.path())));
         }
         let marker = dir.display().to_string();
         for process in fs::read_dir("/proc").unwrap().flatten() {
@@ -126,6 +126,16 @@ impl Node {
             }
         }
         found
+    }
+
+    /// A file in a cgroup of this node, wherever it is; below the node's own.
+    pub(crate) fn cgroup_file(&self, cgroup: &str, file: &str) -> String {
+        let mut paths = self
+            .cgroup_folders()
+            .into_iter()
+            .map(|folder| folder.join(cgroup).join(file));
+        let path = paths.find(|path| path.exists()).unwrap();
+        fs::read_to_string(path).unwrap().trim().to_owned()
     }
 
     /// The processes in the cgroup of a container.
@@ -167,6 +177,16 @@ impl Drop for Node {
         }
         self.runtime.close().ok();
     }
+}
+
+/// A pod's cgroup, or those in the cgroup of a class of service, which stays.
+fn pods_in(folder: &Path) -> Vec<String> {
+    if !folder.ends_with("burstable") && !folder.ends_with("besteffort") {
+        return vec![folder.display().to_string()];
+    }
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    folders.map(|entry| entry.path().display().to_string()).collect()
 }
 
 fn collect_processes(folder: &Path, container: &str, found: &mut Vec<i32>) {
@@ -213,6 +233,7 @@ fn open_with_run_dir(dir: &Path, run_dir: PathBuf, cgroup: &str) -> Runtime {
         volumes_dir: Some(dir.join("volumes")),
         cgroup_parent: cgroup.to_owned(),
         executable: PathBuf::from(HELPER),
+        seccomp_profiles: dir.join("profiles"),
     })
     .unwrap()
 }

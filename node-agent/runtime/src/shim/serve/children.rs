@@ -10,7 +10,7 @@ use super::Shim;
 use super::operations::OperationKind;
 use crate::layout::write_json;
 use crate::protocol::Message;
-use crate::spec::Exit;
+use crate::spec::{Exit, PidNamespace};
 
 impl Shim {
     /// Reaps all children that have ended.
@@ -34,6 +34,7 @@ impl Shim {
             match owner.map(|(id, _)| id.clone()) {
                 Some(id) => self.finish(&id, status),
                 None if self.finish_program(pid, status) => {}
+                None if self.pause == Some(pid) => self.pause_has_ended = true,
                 None if self.is_starting() => self.early_exits.push((pid, status)),
                 None => {}
             }
@@ -50,9 +51,12 @@ impl Shim {
     }
 
     fn finish(&mut self, id: &str, status: WaitStatus) {
-        let oom_kills = self
-            .cgroups
-            .oom_kills(&create::container_cgroup(&self.sandbox, id));
+        let cgroup = create::container_cgroup(&self.sandbox, id);
+        let oom_kills = self.cgroups.oom_kills(&cgroup);
+        if self.sandbox.spec.pids != PidNamespace::Container {
+            // Its other processes have not ended with the first one, as they do in a namespace of their own.
+            self.cgroups.kill(&cgroup);
+        }
         let Some(container) = self.containers.get_mut(id) else {
             return;
         };

@@ -18,7 +18,7 @@ use super::{Container, Input, ReplyTo, Shim};
 use crate::layout::{ContainerPaths, ContainerRecord, Layout, is_usable_name, write_json};
 use crate::protocol::{Answer, Refusal, StartFailure};
 use crate::sandbox::with_short_path;
-use crate::spec::{ContainerSpec, ContainerState, Started};
+use crate::spec::{ContainerSpec, ContainerState, Started, User};
 use crate::sys;
 
 /// A fork at work.
@@ -73,6 +73,8 @@ impl Shim {
                         cgroups: &shim.cgroups,
                         container: &spec,
                         streams,
+                        pause: shim.pause,
+                        node_mounts: &shim.node_mounts,
                     },
                     report,
                 );
@@ -90,6 +92,8 @@ impl Shim {
             format!("{:?} is not a usable container id", spec.id)
         } else if self.containers.contains_key(&spec.id) || starting {
             format!("container {} exists already", spec.id)
+        } else if let Some(id) = oversized_id(&spec.user) {
+            format!("{id} is not a user or group id: they end at {}", i32::MAX)
         } else if self.shutdown.is_some() {
             "the pod is being destroyed".to_owned()
         } else {
@@ -220,6 +224,14 @@ impl Shim {
             Err(_) => self.reply(reply_to, Err(Refusal::Start(failure))),
         }
     }
+}
+
+/// An id that the kernel might take for "leave it as it is" (-1), or that Kubernetes does not know.
+fn oversized_id(user: &User) -> Option<u32> {
+    let mut ids = [user.uid, user.gid]
+        .into_iter()
+        .chain(user.additional_gids.iter().copied());
+    ids.find(|id| i32::try_from(*id).is_err())
 }
 
 /// Makes a container's pipes, or for a terminal the socket that it comes over.

@@ -1,0 +1,128 @@
+//! Kernel parameters of a pod's own namespaces.
+//!
+//! Only parameters that a namespace has for itself are taken: others would change the node.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::errors::RunSandboxError;
+use crate::spec::SandboxSpec;
+
+/// Parameters of the namespace for shared memory, semaphores and message queues; a dot at the end: all below.
+const OF_IPC: [&str; 12] = [
+    "kernel.auto_msgmni",
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_next_id",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.msg_next_id",
+    "fs.mqueue.",
+];
+
+/// Refuses what is not the pod's own.
+pub(crate) fn check(spec: &SandboxSpec) -> Result<(), RunSandboxError> {
+    for name in spec.sysctls.keys() {
+        let dotted = name.replace('/', ".");
+        let reason = if dotted.split('.').any(str::is_empty) {
+            "it is not the name of a parameter"
+        } else if dotted.starts_with("net.") {
+            match spec.host_network {
+                true => "the pod uses the node's network",
+                false => continue,
+            }
+        } else if is_of_ipc(&dotted) {
+            match spec.host_ipc {
+                true => "the pod uses the node's IPC",
+                false => continue,
+            }
+        } else {
+            "no namespace has it for itself"
+        };
+        return Err(RunSandboxError::Sysctl {
+            name: name.clone(),
+            reason,
+        });
+    }
+    Ok(())
+}
+
+fn is_of_ipc(name: &str) -> bool {
+    OF_IPC.iter().any(|known| match known.strip_suffix('.') {
+        Some(_) => name.starts_with(known),
+        None => name == *known,
+    })
+}
+
+/// Sets the parameters in the namespaces of the calling thread.
+pub(crate) fn apply(spec: &SandboxSpec) -> io::Result<()> {
+    for (name, value) in &spec.sysctls {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}={value}: {error}"));
+        fs::write(file(name), value).map_err(named)?;
+    }
+    Ok(())
+}
+
+/// Parameters whose parts contain dots are written with slashes, as `sysctl(8)` has it.
+fn file(name: &str) -> PathBuf {
+    let path = match name.contains('/') {
+        true => name.to_owned(),
+        false => name.replace('.', "/"),
+    };
+    PathBuf::from("/proc/sys").join(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, host_network: bool) -> String {
+        let spec = SandboxSpec {
+            host_network,
+            sysctls: [(name.to_owned(), "1".to_owned())].into(),
+            ..SandboxSpec::default()
+        };
+        match check(&spec) {
+            Ok(()) => "taken".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_parameters_of_the_pods_namespaces_are_taken() {
+        assert_eq!(checked("net.ipv4.ip_unprivileged_port_start", false), "taken");
+        assert_eq!(checked("kernel.shm_rmid_forced", true), "taken");
+        assert_eq!(checked("fs.mqueue.msg_max", false), "taken");
+        assert_eq!(
+            checked("net.core.somaxconn", true),
+            "sysctl \"net.core.somaxconn\" is forbidden: the pod uses the node's network"
+        );
+        for name in [
+            "kernel.hostname",
+            "vm.swappiness",
+            "kernel.semaphore",
+            "net..x",
+            "net/../../x",
+            "fs.mqueue",
+        ] {
+            assert!(checked(name, false).contains("is forbidden"), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_with_slashes_keep_their_dots() {
+        assert_eq!(
+            file("net.core.somaxconn"),
+            PathBuf::from("/proc/sys/net/core/somaxconn")
+        );
+        assert_eq!(
+            file("net/ipv4/conf/eth0.100/forwarding"),
+            PathBuf::from("/proc/sys/net/ipv4/conf/eth0.100/forwarding")
+        );
+    }
+}
