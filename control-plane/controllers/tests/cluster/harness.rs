@@ -423,7 +423,10 @@ async fn bring_on(resources: &Resources, pod: &Pod, broken_image: &str) {
     let broken = image_of(pod) == broken_image;
     let run = |pod: &mut Pod| {
         let status = pod.status.get_or_insert_default();
-        if status.phase.as_deref() == Some("Running") || pod.metadata.deletion_timestamp.is_some() {
+        let phase = status.phase.as_deref();
+        if matches!(phase, Some("Running" | "Succeeded" | "Failed"))
+            || pod.metadata.deletion_timestamp.is_some()
+        {
             return false;
         }
         status.phase = Some("Running".to_owned());

@@ -13,3 +13,4 @@ mod nodes;
 mod replicas;
 mod rollouts;
 mod scheduling;
+mod stateful_sets;

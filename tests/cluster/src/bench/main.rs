@@ -1,10 +1,12 @@
 //! Measures what the README promises, on a fresh cluster of three servers and two agents. Run by `deploy/bench`.
+//!
+//! `flotilla-bench node` measures what is promised of a single node instead; `deploy/bench-node` runs that.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+mod node;
 
+use std::time::{Duration, Instant};
+
+use flotilla_cluster_tests::processes::{processor_seconds, resident_mb};
 use flotilla_cluster_tests::{Cluster, eventually, is_ready};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -12,7 +14,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(5);
 /// How long idle use of the processor is measured.
 const IDLE: Duration = Duration::from_secs(20);
-const TICKS_PER_SECOND: f64 = 100.0;
 
 fn deployment(name: &str, replicas: u32) -> String {
     format!(
@@ -42,32 +43,6 @@ fn remove(cluster: &Cluster, name: &str) -> Duration {
     start.elapsed()
 }
 
-/// Resident memory of a process in MB.
-fn resident_mb(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("the kernel tells VmRSS");
-    line.trim()
-        .trim_end_matches(" kB")
-        .parse::<f64>()
-        .expect("VmRSS is a number")
-        / 1024.0
-}
-
-/// Processor time of a process so far, in seconds.
-fn processor_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
-    let (_, fields) = stat.rsplit_once(") ").expect("a stat line has a name");
-    let ticks = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|field| field.parse::<f64>().expect("ticks are numbers"));
-    ticks.sum::<f64>() / TICKS_PER_SECOND
-}
-
 #[expect(clippy::print_stdout, reason = "a table is what this program is for")]
 fn row(what: &str, value: &str, promised: &str) {
     println!("| {what} | {value} | {promised} |");
@@ -80,6 +55,18 @@ fn milliseconds(duration: Duration) -> String {
 fn main() {
     row("figure", "measured", "promised");
     row("---", "---:", "---:");
+    match std::env::args().nth(1).as_deref() {
+        Some("node") => node::measure(),
+        _ => measure(),
+    }
+}
+
+/// Processor time so far, and memory, of a process that must be there.
+fn seconds(pid: u32) -> f64 {
+    processor_seconds(pid).expect("the process is there")
+}
+
+fn measure() {
     let start = Instant::now();
     let cluster = Cluster::up(3, 2);
     row(
@@ -93,10 +80,10 @@ fn main() {
         .into_iter()
         .map(|node| (node.to_owned(), cluster.pid(node)))
         .collect();
-    let before: Vec<f64> = nodes.iter().map(|(_, pid)| processor_seconds(*pid)).collect();
+    let before: Vec<f64> = nodes.iter().map(|(_, pid)| seconds(*pid)).collect();
     std::thread::park_timeout(IDLE);
     for ((node, pid), before) in nodes.iter().zip(before) {
-        let share = 100.0 * (processor_seconds(*pid) - before) / IDLE.as_secs_f64();
+        let share = 100.0 * (seconds(*pid) - before) / IDLE.as_secs_f64();
         let promised = if node.starts_with("server") {
             "60 MB, 2 %"
         } else {
@@ -104,7 +91,7 @@ fn main() {
         };
         row(
             &format!("{node}, idle"),
-            &format!("{:.1} MB, {share:.1} %", resident_mb(*pid)),
+            &format!("{:.1} MB, {share:.1} %", resident_mb(*pid).unwrap_or_default()),
             promised,
         );
     }
