@@ -95,6 +95,7 @@ pub(crate) fn kind() -> Kind {
         .status(|pod| &pod.status, |pod| &mut pod.status)
         .generation(|pod| &pod.spec)
         .on_create(start_pending)
+        .on_update(keep_priority)
         .on_status_update(|new, old| {
             new.metadata
                 .owner_references
@@ -113,6 +114,20 @@ fn start_pending(pod: &mut Pod) {
         qos_class,
         ..PodStatus::default()
     });
+}
+
+/// Admission gave the pod its priority; a body that leaves it out does not take it back.
+fn keep_priority(new: &mut Pod, old: &Pod) {
+    let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else {
+        return;
+    };
+    new.priority = new.priority.or(old.priority);
+    if new.preemption_policy.is_none() {
+        new.preemption_policy.clone_from(&old.preemption_policy);
+    }
+    if new.priority_class_name.is_none() {
+        new.priority_class_name.clone_from(&old.priority_class_name);
+    }
 }
 
 fn validate(pod: &Pod, errors: &mut FieldErrors) {

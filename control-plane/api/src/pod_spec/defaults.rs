@@ -46,8 +46,6 @@ pub(crate) fn set_pod_defaults(pod: &mut Pod) {
     text(&mut spec.service_account_name, "default");
     spec.service_account.clone_from(&spec.service_account_name);
     spec.enable_service_links.get_or_insert(true);
-    text(&mut spec.preemption_policy, "PreemptLowerPriority");
-    spec.priority.get_or_insert(0);
     let host_network = spec.host_network == Some(true);
     for container in spec
         .init_containers

@@ -79,8 +79,6 @@ fn a_pod_gets_what_kubernetes_gives_it() {
                 resources: {}
                 terminationMessagePath: /dev/termination-log
                 terminationMessagePolicy: File
-              preemptionPolicy: PreemptLowerPriority
-              priority: 0
               restartPolicy: Always
               schedulerName: default-scheduler
               securityContext: {}
