@@ -1,3 +1,5 @@
+//! Which system calls the filters allow, and which profiles are refused.
+
 use super::*;
 
 /// What the kernel would answer to a call: the strictest of all programs' answers.
