@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// How many logs may be followed at once
     #[arg(long, value_name = "NUMBER", default_value_t = FOLLOWED_MAX)]
     max_log_requests: usize,
+    /// Of a pod that is no more: nodes keep the logs of its last runs for an hour
+    #[arg(long, conflicts_with_all = ["follow", "selector", "all_containers", "prefix"])]
+    deleted: bool,
     /// Print errors and go on with the other logs
     #[arg(long)]
     ignore_errors: bool,
@@ -73,6 +76,9 @@ struct Source {
 /// Runs the verb.
 pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow::Result<()> {
     let cluster = Cluster::connect(global).await?;
+    if arguments.deleted {
+        return print_deleted(&cluster, &arguments).await;
+    }
     let pods = match (&arguments.selector, &arguments.subject) {
         (Some(selector), None) => pods::by_labels(&cluster, selector).await?,
         (None, Some(subject)) => vec![pods::one(&cluster, subject).await?],
@@ -125,6 +131,25 @@ pub(crate) async fn run(arguments: Arguments, global: &GlobalOptions) -> anyhow:
     }
 }
 
+/// The log of a pod that is gone. Which containers it had is known where the log is.
+async fn print_deleted(cluster: &Cluster, arguments: &Arguments) -> anyhow::Result<()> {
+    let pod = arguments
+        .subject
+        .as_ref()
+        .context("name the pod whose log is wanted")?;
+    let reader = Reader {
+        query: query(arguments)?,
+        prefix: false,
+        cluster: cluster.clone(),
+    };
+    let wanted = arguments.container.as_ref().or(arguments.container_word.as_ref());
+    let source = Source {
+        pod: pod.trim_start_matches("pod/").to_owned(),
+        container: wanted.cloned().unwrap_or_default(),
+    };
+    reader.print(&source).await
+}
+
 fn containers(arguments: &Arguments, pod: &Value) -> anyhow::Result<Vec<Source>> {
     let pod_name = text(&pod["metadata"]["name"]);
     let names = |field: &str| -> Vec<String> {
@@ -174,6 +199,7 @@ fn query(arguments: &Arguments) -> anyhow::Result<Vec<(&'static str, Option<Stri
     Ok(vec![
         ("follow", flag(arguments.follow)),
         ("previous", flag(arguments.previous)),
+        ("deleted", flag(arguments.deleted)),
         ("timestamps", flag(arguments.timestamps)),
         ("tailLines", tail),
         ("sinceSeconds", since),
@@ -195,7 +221,8 @@ impl Reader {
             escape(&self.cluster.namespace),
             escape(&source.pod)
         );
-        let mut pairs = vec![("container", Some(source.container.as_str()))];
+        let container = Some(source.container.as_str()).filter(|name| !name.is_empty());
+        let mut pairs = vec![("container", container)];
         pairs.extend(self.query.iter().map(|(key, value)| (*key, value.as_deref())));
         let mut stream = self.cluster.stream(&with_query(&path, &pairs), false).await?;
         let prefix = if self.prefix {

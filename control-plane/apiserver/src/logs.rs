@@ -1,5 +1,7 @@
 //! `pods/log`: which lines of which container, read by whoever reaches the pod's node.
 
+pub(crate) mod deleted;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +63,11 @@ pub(crate) async fn respond(logs: &dyn PodLogs, pod: &Pod, query: &Query) -> Res
         // As in Kubernetes: a pod without a node has an empty log.
         futures::stream::empty().boxed()
     };
+    Ok(text(lines))
+}
+
+/// An answer whose body is made while it is read.
+fn text(lines: Lines) -> Response<Body> {
     // The head is sent by now: a failure in the middle can only end the body.
     let lines = lines.take_while(|line| {
         if let Err(status) = line {
@@ -74,7 +81,7 @@ pub(crate) async fn respond(logs: &dyn PodLogs, pod: &Pod, query: &Query) -> Res
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(response)
+    response
 }
 
 fn is_assigned(pod: &Pod) -> bool {

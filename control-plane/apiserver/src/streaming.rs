@@ -41,6 +41,8 @@ use negotiate::{Protocol, Transport};
 /// Opens streams to nodes, wherever those are.
 #[async_trait]
 pub trait NodeStreams: Send + Sync {
+    /// The nodes that have a connection to this server now.
+    fn nodes(&self) -> Vec<String>;
     /// A stream of one of [`flotilla_tunnel::request`]'s kinds. The node has begun what was asked when this returns.
     async fn open(&self, node: &str, kind: &str, request_json: Bytes) -> Result<Ends, Status>;
 }

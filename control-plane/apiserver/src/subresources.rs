@@ -42,6 +42,9 @@ pub(crate) async fn respond(
         ("binding", Method::POST) => bind(server, call, path).await,
         ("eviction", Method::POST) => evict(server, call, place).await,
         ("token", Method::POST) => token::create(server, call, place).await,
+        ("log", Method::GET) if call.query.flag("deleted") => {
+            logs::deleted::respond(server, place.namespace, place.name, &call.query).await
+        }
         ("log", Method::GET) => {
             let pod = pod(server, place).await?;
             logs::respond(server.logs(), &pod, &call.query).await

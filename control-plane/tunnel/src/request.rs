@@ -9,6 +9,11 @@ pub const ATTACH: &str = "attach";
 /// Connects to a port inside a pod, one stream per connection: [`PortForwardRequest`].
 pub const PORT_FORWARD: &str = "portforward";
 
+/// Lists the pods that are gone and whose logs are kept: [`GonePodsRequest`], answered with [`GonePod`]s as JSON.
+pub const GONE_PODS: &str = "gonepods";
+/// Reads a log of such a pod: [`GoneLogRequest`].
+pub const GONE_LOG: &str = "gonelog";
+
 /// The channels of `exec` and `attach`; Kubernetes' own numbers.
 pub mod channel {
     /// Client to process.
@@ -25,6 +30,8 @@ pub mod channel {
 
 /// The one channel of `portforward`, in both directions.
 pub const CONNECTION: u8 = 0;
+/// The one channel of `gonepods` and `gonelog`, from the node.
+pub const PIECES: u8 = 0;
 
 /// The pod that is meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +88,45 @@ pub struct PortForwardRequest {
     pub target: Target,
     /// The port.
     pub port: u16,
+}
+
+/// A namespace whose gone pods are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GonePodsRequest {
+    /// The namespace.
+    pub namespace: String,
+}
+
+/// A pod that is gone and whose logs are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GonePod {
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// When nothing was left of it, in milliseconds since 1970.
+    pub gone_at_unix_millis: i64,
+    /// The containers that have run, main ones first.
+    pub containers: Vec<String>,
+}
+
+/// Which part of a gone pod's log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneLogRequest {
+    /// The pod.
+    pub uid: String,
+    /// The container.
+    pub container: String,
+    /// Of the run before the last.
+    pub previous: bool,
+    /// With the time before each line.
+    pub timestamps: bool,
+    /// Only so many lines from the end.
+    pub tail_lines: Option<u64>,
+    /// Only so many bytes.
+    pub limit_bytes: Option<u64>,
+    /// Only lines from this moment on.
+    pub since_unix_nanos: Option<i64>,
 }
 
 /// The size of a terminal, spelled as Kubernetes' clients send it.

@@ -25,6 +25,7 @@ use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::follow::{Follow, Servers};
 use crate::gauges::{Gauges, HostGauges};
+use crate::gone::GoneLogs;
 use crate::identity::{self, Connector, JoinError};
 use crate::machine::{LocalMachine, Machine};
 use crate::network::{self, NetworkOptions};
@@ -231,6 +232,7 @@ impl Assembly {
             cluster: cluster.config(),
             logs_dir: data("pods"),
             files_dir: data("etc"),
+            gone: Arc::new(GoneLogs::open(data("gone-pods"))),
             tasks: tracker.clone(),
             started: tokio::time::Instant::now(),
             services,
@@ -301,6 +303,8 @@ impl Assembly {
         let watcher = watcher.first(&node);
         self.tracker.spawn(watcher.run(node, shutdown.child_token()));
         let stats = self.measure(&shutdown);
+        let (gone, stop) = (self.surroundings.gone.clone(), shutdown.child_token());
+        self.tracker.spawn(async move { gone.sweep_forever(stop).await });
         let streams = Streams::new(
             connectors.clone(),
             self.surroundings.clone(),

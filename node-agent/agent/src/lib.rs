@@ -10,6 +10,7 @@ mod cluster;
 mod directory;
 mod follow;
 mod gauges;
+mod gone;
 mod identity;
 mod logs;
 mod machine;

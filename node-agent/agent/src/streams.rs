@@ -3,6 +3,7 @@
 //! Each stream has a connection of its own to the server that asked: a client that does not read holds back only
 //! itself, never a session's heartbeats.
 
+mod gone;
 mod port_forward;
 mod process;
 
@@ -13,6 +14,7 @@ use flotilla_api::{Reason, Status};
 use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{OpenStream, StreamFrame};
 use flotilla_report::report;
+use flotilla_runtime::logs::LogReader;
 use flotilla_tunnel::{Ends, request};
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
@@ -38,6 +40,8 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 enum Begun {
     PortForward(TcpStream),
     Process(Process),
+    GonePods(Vec<u8>),
+    GoneLog(LogReader),
 }
 
 impl Begun {
@@ -45,6 +49,8 @@ impl Begun {
         match self {
             Self::PortForward(connection) => Box::pin(port_forward::run(connection, ends)),
             Self::Process(process) => Box::pin(process::run(process, ends)),
+            Self::GonePods(json) => Box::pin(gone::run_list(json, ends)),
+            Self::GoneLog(reader) => Box::pin(gone::run_log(reader, ends)),
         }
     }
 }
@@ -143,6 +149,8 @@ impl Streams {
                 .map(Begun::PortForward),
             request::EXEC => process::begin_exec(self, read(json)?).await.map(Begun::Process),
             request::ATTACH => process::begin_attach(self, read(json)?).await.map(Begun::Process),
+            request::GONE_PODS => gone::begin_list(self, &read(json)?).map(Begun::GonePods),
+            request::GONE_LOG => gone::begin_log(self, read(json)?).await.map(Begun::GoneLog),
             other => Err(Status::bad_request(format!(
                 "this agent does not know streams of the kind {other:?}: it is older than the server"
             ))),

@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use self::tending::{Report, Tending};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::follow::Mirror;
+use crate::gone::GoneLogs;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
@@ -57,6 +58,8 @@ pub(crate) struct Surroundings {
     pub(crate) pressures: watch::Receiver<Pressures>,
     /// What the control plane said about the cluster's network and names.
     pub(crate) cluster: watch::Receiver<Option<NodeConfig>>,
+    /// The logs of pods that are gone.
+    pub(crate) gone: Arc<GoneLogs>,
     /// Folders of the pods' logs.
     pub(crate) logs_dir: PathBuf,
     /// Folders of the files that a pod's containers share.
@@ -414,16 +417,14 @@ impl Worker {
     /// Tells that the pod is gone and, once the leader knows, forgets it.
     async fn finish(&mut self, shutdown: &CancellationToken) {
         let pod = &self.checkpoint.pod;
-        for folder in [
-            self.surroundings.log_dir(pod),
-            self.surroundings.files_dir.join(&self.uid),
-        ] {
-            match std::fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(folder = %folder.display(), error = report(&error), "a pod's files stay");
-                }
-                _ => {}
+        let logs = self.surroundings.log_dir(pod);
+        self.surroundings.gone.keep(pod, &self.checkpoint.history, &logs);
+        let folder = self.surroundings.files_dir.join(&self.uid);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), error = report(&error), "a pod's files stay");
             }
+            _ => {}
         }
         if !self.checkpoint.history.removed {
             self.surroundings.outbox.gone(pod);

@@ -77,6 +77,10 @@ struct EchoNode(TaskTracker);
 
 #[async_trait]
 impl NodeStreams for EchoNode {
+    fn nodes(&self) -> Vec<String> {
+        vec!["node-1".to_owned()]
+    }
+
     async fn open(&self, node: &str, kind: &str, request_json: Bytes) -> Result<Ends, Status> {
         if node != "node-1" {
             return Err(Status::unavailable(format!(
@@ -92,6 +96,27 @@ impl NodeStreams for EchoNode {
                     return Err(Status::new(Reason::InternalError, message));
                 }
                 self.0.spawn(echo(far, request::CONNECTION, None));
+            }
+            request::GONE_PODS => {
+                let gone = request::GonePod {
+                    pod: "gone".to_owned(),
+                    uid: "uid-gone".to_owned(),
+                    containers: vec!["a".to_owned()],
+                    ..Default::default()
+                };
+                let json = serde_json::to_vec(&[gone]).unwrap();
+                far.outgoing
+                    .send(Frame::data(request::PIECES, json))
+                    .await
+                    .unwrap();
+                far.outgoing.send(Frame::close(request::PIECES)).await.unwrap();
+            }
+            request::GONE_LOG => {
+                far.outgoing
+                    .send(Frame::data(request::PIECES, request_json))
+                    .await
+                    .unwrap();
+                far.outgoing.send(Frame::close(request::PIECES)).await.unwrap();
             }
             _ => {
                 let outcome = serde_json::to_vec(&Outcome::Exited(3)).unwrap();

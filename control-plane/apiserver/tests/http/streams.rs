@@ -413,3 +413,22 @@ async fn an_answer_to_a_plain_request_is_a_status() {
     let request = request.body(http_body_util::Empty::<Bytes>::new()).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), 400);
 }
+
+#[tokio::test]
+async fn the_log_of_a_deleted_pod_comes_from_the_node_that_keeps_it() {
+    let cluster = Cluster::start().await;
+    let path =
+        |name: &str, query: &str| format!("/api/v1/namespaces/default/pods/{name}/log?deleted=true{query}");
+    let answer = cluster.get(&path("gone", "&tailLines=5&previous=true")).await;
+    assert_eq!(answer.headers["content-type"], "text/plain");
+    let asked = answer.expect(200);
+    assert_eq!(asked["uid"], "uid-gone");
+    assert_eq!(
+        (asked["container"].as_str(), asked["tail_lines"].as_u64()),
+        (Some("a"), Some(5))
+    );
+    let none = cluster.get(&path("other", "")).await.refused(404);
+    assert!(none.ends_with("there are logs of gone"), "{none}");
+    let followed = cluster.get(&path("gone", "&follow=true")).await.refused(400);
+    assert!(followed.contains("cannot be followed"), "{followed}");
+}

@@ -154,6 +154,11 @@ impl Nodes {
 
 #[async_trait::async_trait]
 impl NodeStreams for Nodes {
+    fn nodes(&self) -> Vec<String> {
+        let sessions = self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.keys().cloned().collect()
+    }
+
     async fn open(&self, node: &str, kind: &str, request_json: Bytes) -> Result<Ends, Status> {
         self.open_stream(node, kind, request_json).await
     }

@@ -79,6 +79,7 @@ impl Bench {
             cluster: watch::channel(None).1,
             logs_dir: folder.path().join("pods"),
             files_dir: folder.path().join("etc"),
+            gone: Arc::new(crate::gone::GoneLogs::open(folder.path().join("gone-pods"))),
             tasks: TaskTracker::new(),
             started: Instant::now(),
             services: follow.mirror(|service| flotilla_lifecycle::ServiceAddress::of(service)),
