@@ -25,6 +25,9 @@ pub(crate) struct ServerArgs {
     /// Pod addresses of the whole cluster.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
     cluster_cidr: String,
+    /// Address on which every node answers names; one of the services' addresses.
+    #[arg(long, value_name = "IP", default_value = "10.43.0.10")]
+    cluster_dns: std::net::IpAddr,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     toleration_seconds: i64,
@@ -82,6 +85,7 @@ fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
         tls_san: args.tls_san.clone(),
         join: join.transpose()?,
         cluster_cidr: args.cluster_cidr.clone(),
+        cluster_dns: args.cluster_dns,
         toleration_seconds: args.toleration_seconds,
     })
 }

@@ -7,12 +7,12 @@ use flotilla_resources::Resources;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{leader_lease, nodes::Assignments};
+use crate::{leader_lease, nodes::Assignments, options::ClusterNetwork};
 
 /// Keeps `leading` filled while this replica leads, until shutdown.
 pub(crate) async fn follow(
     resources: Resources,
-    cluster_cidr: String,
+    network: ClusterNetwork,
     leading: watch::Sender<Option<Arc<Assignments>>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -24,7 +24,7 @@ pub(crate) async fn follow(
             let fenced = resources.fenced(now.term);
             // Dropping a half-made start is harmless: it only reads.
             tokio::select! {
-                assignments = Assignments::start(fenced, cluster_cidr.clone(), &tracker) => {
+                assignments = Assignments::start(fenced, network.clone(), &tracker) => {
                     leading.send_replace(Some(assignments));
                 }
                 () = lost(&mut leadership, &now) => continue,

@@ -22,8 +22,19 @@ pub struct Options {
     pub join: Option<JoinOptions>,
     /// Pod addresses of the whole cluster, IPv4: every node gets a /24 of it.
     pub cluster_cidr: String,
+    /// Address on which every node answers names; must be outside of the pods' and among the services' addresses.
+    pub cluster_dns: IpAddr,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     pub toleration_seconds: i64,
+}
+
+/// What nodes are told of the cluster's network.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterNetwork {
+    /// Addresses of all pods.
+    pub(crate) cidr: String,
+    /// Address on which every node answers names.
+    pub(crate) dns: IpAddr,
 }
 
 /// Where and with what to join.
@@ -44,6 +55,14 @@ impl Options {
             [0; 16].into()
         };
         SocketAddr::new(any, self.port)
+    }
+
+    /// What nodes are told of the cluster's network.
+    pub(crate) fn network(&self) -> ClusterNetwork {
+        ClusterNetwork {
+            cidr: self.cluster_cidr.clone(),
+            dns: self.cluster_dns,
+        }
     }
 
     /// What others dial.

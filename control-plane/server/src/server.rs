@@ -164,7 +164,7 @@ impl Server {
         tracker.spawn(self.events.run(self.shutdown.clone()));
         tracker.spawn(leading::follow(
             self.resources.clone(),
-            self.options.cluster_cidr.clone(),
+            self.options.network(),
             self.leading,
             tracker.clone(),
             self.shutdown.clone(),

@@ -28,6 +28,7 @@ use crate::gauges::{Gauges, HostGauges};
 use crate::gone::GoneLogs;
 use crate::identity::{self, Connector, JoinError};
 use crate::machine::{LocalMachine, Machine};
+use crate::names::Names;
 use crate::network::{self, NetworkOptions};
 use crate::node::{self, Host};
 use crate::outbox::Outbox;
@@ -195,6 +196,7 @@ pub(crate) struct Assembly {
     pods: Arc<Pods>,
     /// What of the cluster's objects this node follows; consumers register when they are wired.
     follow: Follow,
+    names: Names,
     workers_shutdown: CancellationToken,
     gauges: Arc<dyn Gauges>,
     /// Until it runs.
@@ -222,6 +224,7 @@ impl Assembly {
             .map_err(|error| RunAgentError::Checkpoints(Box::new(error)))?;
         let mut follow = Follow::new(data("follow"));
         let services = follow.mirror(|service: &Arc<Service>| ServiceAddress::of(service));
+        let names = Names::new(&mut follow);
         let surroundings = Arc::new(Surroundings {
             machine,
             outbox: Arc::new(Outbox::default()),
@@ -265,6 +268,7 @@ impl Assembly {
             surroundings,
             pods,
             follow,
+            names,
             workers_shutdown,
         })
     }
@@ -292,6 +296,11 @@ impl Assembly {
         ));
         self.follow.start(&servers, &self.tracker, &shutdown);
         self.surroundings.tokens.connect(servers.clone());
+        let names = self
+            .names
+            .clone()
+            .serve(self.cluster.config(), shutdown.child_token());
+        self.tracker.spawn(names);
         let watcher = NodeWatch {
             host: self.host.clone(),
             machine: self.surroundings.machine.clone(),

@@ -14,6 +14,7 @@ mod gone;
 mod identity;
 mod logs;
 mod machine;
+mod names;
 mod network;
 mod node;
 mod outbox;

@@ -16,11 +16,12 @@ use tokio_util::{
 };
 
 use super::subscription::{News, PodPlace};
+use crate::options::ClusterNetwork;
 
 /// The leader's view of nodes and their pods.
 pub(crate) struct Assignments {
     pub(super) resources: Resources,
-    pub(super) cluster_cidr: String,
+    pub(super) network: ClusterNetwork,
     /// Held while a node is registered, so that no two get the same addresses.
     pub(super) registration: tokio::sync::Mutex<()>,
     pub(super) nodes: Cache<Node>,
@@ -35,14 +36,14 @@ impl Assignments {
     /// ends with the last handle.
     pub(crate) async fn start(
         resources: Resources,
-        cluster_cidr: String,
+        network: ClusterNetwork,
         tracker: &TaskTracker,
     ) -> Arc<Self> {
         let stopped = CancellationToken::new();
         let assignments = Arc::new(Self {
             nodes: Cache::start(resources.replica(), tracker, &stopped),
             pods: Cache::start(resources.replica(), tracker, &stopped),
-            cluster_cidr,
+            network,
             registration: tokio::sync::Mutex::default(),
             listeners: Mutex::default(),
             _stop: stopped.clone().drop_guard(),

@@ -29,8 +29,8 @@ pub(super) async fn register(
         .map_err(unavailable)?;
     Ok(NodeConfig {
         pod_cidr,
-        cluster_cidr: assignments.cluster_cidr.clone(),
-        cluster_dns: String::new(),
+        cluster_cidr: assignments.network.cidr.clone(),
+        cluster_dns: assignments.network.dns.to_string(),
         cluster_domain: "cluster.local".into(),
     })
 }
@@ -43,7 +43,7 @@ fn unavailable(status: flotilla_api::Status) -> Status {
 async fn ensure(assignments: &Assignments, name: &str, reported: &Node) -> Result<String, Status> {
     let _one_at_a_time = assignments.registration.lock().await;
     let resources = &assignments.resources;
-    let free = || free_cidr(&assignments.cluster_cidr, &used_cidrs(assignments));
+    let free = || free_cidr(&assignments.network.cidr, &used_cidrs(assignments));
     let (mut found, mut exhausted) = (None, false);
     resources
         .modify::<Node>("", name, Part::Whole, |node| {
@@ -64,7 +64,7 @@ async fn ensure(assignments: &Assignments, name: &str, reported: &Node) -> Resul
     let cidr = free().filter(|_| !exhausted).ok_or_else(|| {
         Status::resource_exhausted(format!(
             "no addresses are left for this node in {}",
-            assignments.cluster_cidr
+            assignments.network.cidr
         ))
     })?;
     let mut node = Node::default();
