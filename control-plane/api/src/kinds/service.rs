@@ -116,8 +116,7 @@ fn set_type_defaults(spec: &mut ServiceSpec) {
     if type_ == "ExternalName" {
         return;
     }
-    let has_external = spec.external_ips.as_ref().is_some_and(|list| !list.is_empty());
-    if type_ != "ClusterIP" || has_external {
+    if is_external(spec) {
         text(&mut spec.external_traffic_policy, "Cluster");
     }
     if type_ == "LoadBalancer" {
@@ -134,34 +133,89 @@ fn set_type_defaults(spec: &mut ServiceSpec) {
     }
 }
 
-/// An update that does not name the allocated addresses keeps them.
+/// Whether the service is reached from outside of the cluster.
+fn is_external(spec: &ServiceSpec) -> bool {
+    let has_addresses = spec.external_ips.as_ref().is_some_and(|list| !list.is_empty());
+    matches!(type_of(spec), "NodePort" | "LoadBalancer") || (type_of(spec) == "ClusterIP" && has_addresses)
+}
+
+fn has_address(spec: &ServiceSpec) -> bool {
+    type_of(spec) != "ExternalName"
+}
+
+fn has_node_ports(spec: &ServiceSpec) -> bool {
+    match type_of(spec) {
+        "NodePort" => true,
+        "LoadBalancer" => spec.allocate_load_balancer_node_ports != Some(false),
+        _ => false,
+    }
+}
+
+fn has_health_check(spec: &ServiceSpec) -> bool {
+    type_of(spec) == "LoadBalancer" && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// An update that does not name what was allocated keeps it; a change of type gives up what the new one has no use
+/// for, unless the update says otherwise.
 fn keep_addresses(new: &mut Service, old: &Service) {
     let (Some(new), Some(old)) = (&mut new.spec, &old.spec) else {
         return;
     };
-    if type_of(new) == "ExternalName" || type_of(old) == "ExternalName" {
-        return;
+    settle_address(new, old);
+    settle_node_ports(new, old);
+    match (has_health_check(new), has_health_check(old)) {
+        (true, true) if new.health_check_node_port.unwrap_or(0) == 0 => {
+            new.health_check_node_port = old.health_check_node_port;
+        }
+        (false, true) if new.health_check_node_port == old.health_check_node_port => {
+            new.health_check_node_port = None;
+        }
+        _ => {}
     }
-    if new.cluster_ip.as_deref().is_none_or(str::is_empty) {
-        new.cluster_ip.clone_from(&old.cluster_ip);
-        new.cluster_ips.clone_from(&old.cluster_ips);
+    if type_of(old) == "LoadBalancer" && type_of(new) != "LoadBalancer" {
+        new.allocate_load_balancer_node_ports = None;
+        new.load_balancer_class = None;
     }
-    if type_of(new) == "ClusterIP" {
-        return;
+    if is_external(old) && !is_external(new) && new.external_traffic_policy == old.external_traffic_policy {
+        new.external_traffic_policy = None;
     }
-    for port in new
-        .ports
-        .iter_mut()
-        .flatten()
-        .filter(|port| port.node_port.unwrap_or(0) == 0)
-    {
-        let same = |other: &&ServicePort| other.port == port.port && other.protocol == port.protocol;
-        port.node_port = old
-            .ports
-            .iter()
-            .flatten()
-            .find(same)
-            .and_then(|other| other.node_port);
+}
+
+fn settle_address(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let is_unset = new.cluster_ip.as_deref().is_none_or(str::is_empty);
+    match (has_address(new), has_address(old)) {
+        (true, true) if is_unset => {
+            new.cluster_ip.clone_from(&old.cluster_ip);
+            new.cluster_ips.clone_from(&old.cluster_ips);
+        }
+        (false, true) if new.cluster_ip == old.cluster_ip || is_unset => {
+            new.cluster_ip = None;
+            new.cluster_ips = None;
+            new.ip_families = None;
+            new.ip_family_policy = None;
+        }
+        _ => {}
+    }
+}
+
+fn settle_node_ports(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let old_ports = || old.ports.iter().flatten();
+    match (has_node_ports(new), has_node_ports(old)) {
+        (true, true) => {
+            let lacking = |port: &&mut ServicePort| port.node_port.unwrap_or(0) == 0;
+            for port in new.ports.iter_mut().flatten().filter(lacking) {
+                let same = |other: &&ServicePort| other.port == port.port && other.protocol == port.protocol;
+                port.node_port = old_ports().find(same).and_then(|other| other.node_port);
+            }
+        }
+        (false, true) => {
+            for port in new.ports.iter_mut().flatten() {
+                if old_ports().any(|other| other.node_port == port.node_port) {
+                    port.node_port = None;
+                }
+            }
+        }
+        _ => {}
     }
 }
 

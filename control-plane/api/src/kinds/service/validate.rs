@@ -1,11 +1,13 @@
 //! What is wrong with a service.
 
+mod addresses;
+mod types;
+
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
-use super::type_of;
+use super::{has_health_check, is_external, type_of};
 use crate::field::{FieldErrors, Path, Verbatim};
 use crate::{metadata, names};
 
@@ -41,7 +43,8 @@ pub(super) fn validate(service: &Service, errors: &mut FieldErrors) {
     if !matches!(affinity, "None" | "ClientIP") {
         errors.not_supported(path.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
     }
-    validate_addresses(spec, path, errors);
+    addresses::validate(spec, path, errors);
+    types::validate(spec, path, errors);
     validate_policies(spec, path, errors);
 }
 
@@ -95,40 +98,6 @@ fn validate_ports(ports: &[ServicePort], path: Path<'_>, errors: &mut FieldError
     }
 }
 
-fn validate_addresses(spec: &ServiceSpec, path: Path<'_>, errors: &mut FieldErrors) {
-    let list = path.child("clusterIPs");
-    for (index, ip) in spec.cluster_ips.iter().flatten().enumerate() {
-        if ip != "None" && !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(list.index(index), ip, detail);
-        }
-    }
-    let own = spec.cluster_ip.as_deref().unwrap_or_default();
-    let first = spec
-        .cluster_ips
-        .iter()
-        .flatten()
-        .next()
-        .map_or("", String::as_str);
-    if own != first {
-        let shown = format!("{:?}", spec.cluster_ips.clone().unwrap_or_default());
-        let detail = "first value must match `clusterIP`";
-        errors.invalid(list, Verbatim(format!("[]string{}", braces(&shown))), detail);
-    }
-    let list = path.child("externalIPs");
-    for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
-        if ip.parse::<IpAddr>().is_err() {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            errors.invalid(list.index(index), ip, detail);
-        }
-    }
-}
-
-/// A list in Go's brackets.
-fn braces(list: &str) -> String {
-    list.replace('[', "{").replace(']', "}")
-}
-
 fn validate_policies(spec: &ServiceSpec, path: Path<'_>, errors: &mut FieldErrors) {
     for (field, value) in [
         ("internalTrafficPolicy", &spec.internal_traffic_policy),
@@ -138,6 +107,26 @@ fn validate_policies(spec: &ServiceSpec, path: Path<'_>, errors: &mut FieldError
             None | Some("Cluster" | "Local") => {}
             Some(other) => errors.not_supported(path.child(field), other, &["Cluster", "Local"]),
         }
+    }
+    if spec.external_traffic_policy.is_some() && !is_external(spec) {
+        let detail = "may only be set for externally-accessible services";
+        let value = spec.external_traffic_policy.as_deref().unwrap_or_default();
+        errors.invalid(path.child("externalTrafficPolicy"), value, detail);
+    }
+    if let Some(port) = spec.health_check_node_port.filter(|port| *port != 0)
+        && !has_health_check(spec)
+    {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(path.child("healthCheckNodePort"), port, detail);
+    }
+    let distribution = spec.traffic_distribution.as_deref();
+    let distributions = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    if let Some(other) = distribution.filter(|known| !distributions.contains(known)) {
+        errors.not_supported(path.child("trafficDistribution"), other, &distributions);
+    }
+    if spec.session_affinity.as_deref() == Some("None") && spec.session_affinity_config.is_some() {
+        let detail = "must not be set when session affinity is None";
+        errors.forbidden(path.child("sessionAffinityConfig"), detail);
     }
     if let Some(seconds) = affinity_seconds(spec)
         && !(1..=86_400).contains(&seconds)
@@ -161,17 +150,7 @@ pub(super) fn validate_update(new: &Service, old: &Service, errors: &mut FieldEr
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else {
         return;
     };
-    if type_of(new) == "ExternalName" || type_of(old) == "ExternalName" {
-        return;
-    }
     let path = Path::root("spec");
-    let list = path.child("clusterIPs");
-    let first = |spec: &ServiceSpec| spec.cluster_ips.iter().flatten().next().cloned();
-    if let Some(before) = first(old)
-        && first(new).as_ref() != Some(&before)
-    {
-        let shown = format!("{:?}", new.cluster_ips.clone().unwrap_or_default());
-        let shown = Verbatim(format!("[]string{}", braces(&shown)));
-        errors.invalid(list.index(0), shown, "may not change once set");
-    }
+    types::validate_update(new, old, path, errors);
+    addresses::validate_update(new, old, path, errors);
 }
