@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use flotilla_server::{JoinOptions, Options, Server};
+use flotilla_server::{AddressPool, JoinOptions, Options, Server, ServiceCidr};
 use tokio_util::sync::CancellationToken;
 
 use crate::{agent::NodeArgs, daemon};
@@ -25,9 +25,13 @@ pub(crate) struct ServerArgs {
     /// Pod addresses of the whole cluster.
     #[arg(long, value_name = "CIDR", default_value = "10.42.0.0/16")]
     cluster_cidr: String,
-    /// Address on which every node answers names; one of the services' addresses.
-    #[arg(long, value_name = "IP", default_value = "10.43.0.10")]
-    cluster_dns: std::net::IpAddr,
+    /// Addresses of the cluster's services; the same on every server. The first is the API's, the tenth resolves names.
+    #[arg(long, value_name = "CIDR", default_value_t)]
+    service_cidr: ServiceCidr,
+    /// Addresses for services of type LoadBalancer, free ones of the nodes' network: ranges (10.0.0.200-10.0.0.220) or
+    /// networks (10.0.0.240/28), separated by commas. Without them such services get the nodes' own addresses.
+    #[arg(long, value_name = "ADDRESSES", default_value_t)]
+    load_balancer_pool: AddressPool,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     toleration_seconds: i64,
@@ -85,7 +89,8 @@ fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
         tls_san: args.tls_san.clone(),
         join: join.transpose()?,
         cluster_cidr: args.cluster_cidr.clone(),
-        cluster_dns: args.cluster_dns,
+        service_cidr: args.service_cidr,
+        load_balancer_pool: args.load_balancer_pool.clone(),
         toleration_seconds: args.toleration_seconds,
     })
 }

@@ -12,8 +12,9 @@ use flotilla_store::{Revision, Stored};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod, ReplicationController,
+    Endpoints, Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod, ReplicationController, Service,
 };
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +46,9 @@ pub(crate) struct Context {
     pub(crate) claims: Option<Cache<PersistentVolumeClaim>>,
     pub(crate) nodes: Cache<Node>,
     pub(crate) namespaces: Cache<Namespace>,
+    pub(crate) services: Cache<Service>,
+    pub(crate) endpoints: Cache<Endpoints>,
+    pub(crate) endpoint_slices: Cache<EndpointSlice>,
 }
 
 impl Context {
@@ -75,6 +79,9 @@ impl Context {
                 .map(|_| Cache::start(&replica, tracker, shutdown)),
             nodes: Cache::start(&replica, tracker, shutdown),
             namespaces: Cache::start(&replica, tracker, shutdown),
+            services: Cache::start(&replica, tracker, shutdown),
+            endpoints: Cache::start(&replica, tracker, shutdown),
+            endpoint_slices: Cache::start(&replica, tracker, shutdown),
         };
         context.pods.synced().await;
         context.replica_sets.synced().await;
@@ -87,6 +94,9 @@ impl Context {
         }
         context.nodes.synced().await;
         context.namespaces.synced().await;
+        context.services.synced().await;
+        context.endpoints.synced().await;
+        context.endpoint_slices.synced().await;
         context
     }
 

@@ -4,8 +4,10 @@
 //! leader still had in mind is refused. Controllers are pure plans with thin shells: see `runner.rs` for the rules.
 //! Never talks to nodes: what they report arrives as objects and as [`NodeLiveness`].
 
+mod balancer;
 mod context;
 mod deployment;
+mod endpoints;
 mod events;
 mod follow;
 mod garbage;
@@ -18,17 +20,19 @@ mod pods;
 mod priority_classes;
 mod replicaset;
 mod runner;
+mod service;
 mod statefulset;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flotilla_raft::Leadership;
-use flotilla_resources::Resources;
+use flotilla_resources::{Resources, ServiceCidr};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use balancer::{AddressPool, ParsePoolError};
 use context::Context;
 use runner::Runner;
 pub use runner::{ControllerCounts, Metrics};
@@ -46,6 +50,10 @@ pub struct Options {
     pub finished_pods_max: usize,
     /// The certificate of the cluster's authority, published to every namespace; empty: not published.
     pub root_ca: String,
+    /// Addresses of services.
+    pub service_cidr: ServiceCidr,
+    /// Addresses for services of type LoadBalancer; empty: the nodes' own.
+    pub load_balancer_pool: AddressPool,
     /// Counts what the controllers do.
     pub metrics: Arc<Metrics>,
 }
@@ -58,6 +66,8 @@ impl Default for Options {
             event_ttl: Duration::from_secs(3600),
             finished_pods_max: 12_500,
             root_ca: String::new(),
+            service_cidr: ServiceCidr::default(),
+            load_balancer_pool: AddressPool::default(),
             metrics: Arc::default(),
         }
     }
@@ -136,6 +146,9 @@ async fn lead(options: Options, resources: Resources, term: u64, liveness: Arc<d
     replicaset::start(&context, &runner);
     statefulset::start(&context, &runner);
     priority_classes::start(&context, &runner);
+    service::start(&context, &runner);
+    endpoints::start(&context, &runner);
+    balancer::start(&context, &runner);
     node::start(&context, &runner);
     let seen = namespace::start(&context, &runner);
     garbage::start(&context, &runner, seen);

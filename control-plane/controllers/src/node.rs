@@ -26,6 +26,11 @@ use crate::runner::{Next, ObjectKey, Queue, Reconcile, ReconcileError, Runner};
 use eviction::Stay;
 use plan::{Heard, Readiness};
 
+/// Whether the node says that it is well, and is heard.
+pub(crate) fn is_ready(node: &Node) -> bool {
+    plan::readiness(node) == Readiness::Ready
+}
+
 const COMPONENT: &str = "node-controller";
 /// How often a silent node is looked at: pods may still reach it from a scheduler that did not know.
 const SILENT_RECHECK: Duration = Duration::from_millis(500);

@@ -26,6 +26,8 @@ const GENERATED_BASE_MAX: usize = 63 - SUFFIX_LENGTH;
 const GENERATE_ATTEMPTS: usize = 8;
 /// So often the namespace may change while an object is created in it.
 const NAMESPACE_ATTEMPTS: usize = 8;
+/// So often an address or port is chosen anew because another server was faster to take it.
+const CLAIM_ATTEMPTS: usize = 8;
 
 impl Resources {
     /// Stores a new object. Fills in name (from `generateName`), uid, creation time and defaults; validates;
@@ -52,7 +54,7 @@ impl Resources {
                 object.meta_mut().name = Some(generated_name(base));
             }
             kind.validate_create(&*object)?;
-            match self.store_new(kind, namespace, &*object, options).await {
+            match self.store_claiming(kind, namespace, &*object, options).await {
                 Err(status)
                     if status.reason == Reason::AlreadyExists
                         && generated.is_some()
@@ -96,20 +98,49 @@ impl Resources {
         Ok(())
     }
 
-    async fn store_new(
+    /// Stores the object with what it claims for itself alone; chooses anew when others were faster.
+    async fn store_claiming(
         &self,
         kind: &'static Kind,
         namespace: &str,
         object: &dyn Object,
         options: &WriteOptions,
     ) -> Result<Arc<Stored>, Status> {
+        for attempt in 0..CLAIM_ATTEMPTS {
+            let mut object = object.clone_box();
+            let claims = match self.claim(kind, None, &mut *object) {
+                // What this replica knows may be old.
+                Err(_) if attempt == 0 => {
+                    self.read().await?;
+                    continue;
+                }
+                claims => claims?,
+            };
+            match self.store_new(kind, namespace, &*object, claims, options).await? {
+                Some(stored) => return Ok(stored),
+                None => drop(self.read().await?),
+            }
+        }
+        let name = object.meta().name.as_deref().unwrap_or_default();
+        Err(Status::modified(kind, name))
+    }
+
+    /// Nothing when somebody else has just claimed the same.
+    async fn store_new(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        object: &dyn Object,
+        claims: Vec<Operation>,
+        options: &WriteOptions,
+    ) -> Result<Option<Arc<Stored>>, Status> {
         let key = key_of(kind, object);
         let draft = store_draft(object);
         let mut home = kind.namespaced.then(|| self.home(namespace));
         for _ in 0..NAMESPACE_ATTEMPTS {
             let check = home.as_ref().map(|home| home.check()).transpose()?;
             if options.dry_run {
-                return self.imagine_new(kind, key, &draft, home).await;
+                return self.imagine_new(kind, key, &draft, home).await.map(Some);
             }
             let put = Operation::Put {
                 key: key.clone(),
@@ -117,15 +148,18 @@ impl Resources {
                 require: Require::Absent,
             };
             let checks = check.iter().len();
-            match self.propose(check.into_iter().chain([put]).collect()).await? {
-                Outcome::Committed { mut objects, .. } => {
-                    let stored = objects.pop().flatten();
-                    return stored.ok_or_else(|| Status::internal("the store answered without the object"));
+            let operations = check.into_iter().chain([put]).chain(claims.iter().cloned());
+            match self.propose(operations.collect()).await? {
+                Outcome::Committed { objects, .. } => {
+                    let stored = objects.into_iter().nth(checks).flatten();
+                    let missing = || Status::internal("the store answered without the object");
+                    return stored.ok_or_else(missing).map(Some);
                 }
                 Outcome::Conflict { operation, found } if operation < checks => {
                     let Some(home) = &mut home else { break };
                     home.found = found.ok_or_else(|| home.missing())?.into();
                 }
+                Outcome::Conflict { operation, .. } if operation > checks => return Ok(None),
                 Outcome::Conflict { .. } => return Err(Status::already_exists(kind, &key.name)),
                 Outcome::Fenced { term } => return Err(fenced(term)),
             }

@@ -13,6 +13,7 @@ mod events;
 mod priority;
 mod propose;
 mod resources;
+mod service_network;
 mod typed;
 mod update;
 
@@ -21,4 +22,5 @@ pub use cache::{Cache, CacheEvent};
 pub use delete::{DeleteOptions, Deleted, Propagation};
 pub use events::{EventRecord, EventType, EventWriter};
 pub use resources::{Options, Part, Resources, WriteOptions, Written};
+pub use service_network::{ParseServiceCidrError, ServiceCidr};
 pub use typed::TypedObject;

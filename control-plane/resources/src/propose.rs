@@ -38,6 +38,14 @@ impl Changed {
     }
 }
 
+/// Why a proposal came to nothing.
+enum Beaten {
+    /// The object is in another state.
+    ByChange(Option<Arc<Stored>>),
+    /// Somebody else has taken what the object wanted for itself.
+    ByClaim,
+}
+
 impl Resources {
     /// A linearizable snapshot.
     pub(crate) async fn read(&self) -> Result<Snapshot, Status> {
@@ -80,17 +88,20 @@ impl Resources {
         for _ in 0..ATTEMPTS_MAX {
             let current = found.take().ok_or_else(|| Status::not_found(kind, &key.name))?;
             let change = match step(&current) {
-                Ok(Change::Put(object)) => self.put(key, &current, &*object),
-                Ok(Change::Delete) => Some(delete(key, &current)),
-                Ok(Change::Keep) => None,
+                Ok(Change::Put(object)) => self.put(kind, key, &current, object),
+                Ok(Change::Delete) => Ok(Some(self.delete_all(key, &current))),
+                Ok(Change::Keep) => Ok(None),
+                Err(error) => Err(error),
+            };
+            let operations = match change {
+                Ok(operations) => operations,
                 Err(error) if fresh => return Err(error),
                 Err(_) => {
-                    found = self.read().await?.get(key).cloned();
-                    fresh = true;
+                    continue_with(&mut found, &mut fresh, self.read().await?.get(key).cloned());
                     continue;
                 }
             };
-            let Some(operation) = change else {
+            let Some(operations) = operations else {
                 if fresh || self.is_newest(key, &current).await? {
                     return Ok(Changed::Object(current));
                 }
@@ -98,23 +109,27 @@ impl Resources {
                 continue;
             };
             if options.dry_run {
-                return Ok(imagined(key, &current, operation));
+                return Ok(imagined(key, &current, operations));
             }
-            match self.commit(operation).await? {
+            match self.commit(operations).await? {
                 Ok(changed) => return Ok(changed),
-                Err(newer) => continue_with(&mut found, &mut fresh, newer),
+                Err(Beaten::ByChange(newer)) => continue_with(&mut found, &mut fresh, newer),
+                Err(Beaten::ByClaim) => {
+                    continue_with(&mut found, &mut fresh, self.read().await?.get(key).cloned());
+                }
             }
         }
         Err(Status::modified(kind, &key.name))
     }
 
-    /// Proposes one operation; `Ok(Err(state))` when the object was in another state.
-    async fn commit(&self, operation: Operation) -> Result<Result<Changed, Option<Arc<Stored>>>, Status> {
-        let deletes = matches!(operation, Operation::Delete { .. });
-        match self.propose(vec![operation]).await? {
-            Outcome::Committed { mut objects, .. } => {
+    /// Proposes the object's operation and those that go with it.
+    async fn commit(&self, operations: Vec<Operation>) -> Result<Result<Changed, Beaten>, Status> {
+        let deletes = matches!(operations.first(), Some(Operation::Delete { .. }));
+        match self.propose(operations).await? {
+            Outcome::Committed { objects, .. } => {
                 let object = objects
-                    .pop()
+                    .into_iter()
+                    .next()
                     .flatten()
                     .ok_or_else(|| Status::internal("the store answered without the object"))?;
                 Ok(Ok(if deletes {
@@ -123,22 +138,40 @@ impl Resources {
                     Changed::Object(object)
                 }))
             }
-            Outcome::Conflict { found, .. } => Ok(Err(found)),
+            Outcome::Conflict { operation: 0, found } => Ok(Err(Beaten::ByChange(found))),
+            Outcome::Conflict { .. } => Ok(Err(Beaten::ByClaim)),
             Outcome::Fenced { term } => Err(fenced(term)),
         }
     }
 
-    /// The operation that stores `object`, unless it equals what is stored.
-    fn put(&self, key: &Key, current: &Stored, object: &dyn Object) -> Option<Operation> {
-        let draft = store_draft(object);
+    /// The operations that store `object` and what it claims, unless it equals what is stored.
+    fn put(
+        &self,
+        kind: &'static Kind,
+        key: &Key,
+        current: &Stored,
+        mut object: Box<dyn Object>,
+    ) -> Result<Option<Vec<Operation>>, Status> {
+        let claims = self.claim(kind, Some(current), &mut *object)?;
+        let draft = store_draft(&*object);
         let unchanged =
             Stored::from_draft(key.clone(), &draft, current.created, current.modified).json == current.json;
-        let require = Require::Modified(current.modified);
-        (!unchanged).then(|| Operation::Put {
+        if unchanged && claims.is_empty() {
+            return Ok(None);
+        }
+        let put = Operation::Put {
             key: key.clone(),
             draft,
-            require,
-        })
+            require: Require::Modified(current.modified),
+        };
+        Ok(Some(std::iter::once(put).chain(claims).collect()))
+    }
+
+    /// The operations that remove an object and what it had claimed.
+    fn delete_all(&self, key: &Key, current: &Stored) -> Vec<Operation> {
+        std::iter::once(delete(key, current))
+            .chain(self.unclaim(current))
+            .collect()
     }
 
     /// Whether nothing newer than `current` is known to the cluster. On the leader the local state is nearly always.
@@ -163,9 +196,9 @@ fn delete(key: &Key, current: &Stored) -> Operation {
 }
 
 /// What a dry run answers: the state that would have been stored.
-fn imagined(key: &Key, current: &Arc<Stored>, operation: Operation) -> Changed {
-    match operation {
-        Operation::Put { draft, .. } => Changed::Object(Arc::new(Stored::from_draft(
+fn imagined(key: &Key, current: &Arc<Stored>, operations: Vec<Operation>) -> Changed {
+    match operations.into_iter().next() {
+        Some(Operation::Put { draft, .. }) => Changed::Object(Arc::new(Stored::from_draft(
             key.clone(),
             &draft,
             current.created,

@@ -7,6 +7,7 @@ use flotilla_raft::Replica;
 use flotilla_store::{Key, ResourceName, Stored};
 use tokio::sync::mpsc;
 
+use crate::ServiceCidr;
 use crate::events::{EventRecord, EventWriter};
 
 /// Settings that admission needs.
@@ -16,6 +17,8 @@ pub struct Options {
     pub toleration_seconds: i64,
     /// Whether pods get a volume with a token of their service account, which must exist then.
     pub account_tokens: bool,
+    /// Where services get their addresses from.
+    pub service_cidr: ServiceCidr,
 }
 
 impl Default for Options {
@@ -23,6 +26,7 @@ impl Default for Options {
         Self {
             toleration_seconds: 30,
             account_tokens: false,
+            service_cidr: ServiceCidr::default(),
         }
     }
 }
@@ -102,6 +106,11 @@ impl Resources {
     /// The term that every proposal is bound to.
     pub fn term(&self) -> Option<u64> {
         self.fence
+    }
+
+    /// Where services get their addresses from.
+    pub fn service_cidr(&self) -> ServiceCidr {
+        self.options.service_cidr
     }
 
     /// The store underneath.

@@ -12,6 +12,8 @@ mod nodes;
 mod options;
 mod server;
 
+pub use flotilla_controllers::AddressPool;
+pub use flotilla_resources::ServiceCidr;
 pub use material::MaterialError;
 pub use options::{JoinOptions, Options};
 pub use server::{Server, ServerError};

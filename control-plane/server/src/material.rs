@@ -73,6 +73,14 @@ pub enum MaterialError {
     },
 }
 
+/// The names of the service by which pods reach the API.
+const SERVICE_NAMES: [&str; 4] = [
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
 /// Who this server is in the cluster; never changes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Member {
@@ -230,7 +238,10 @@ fn member_id() -> u64 {
 }
 
 fn subject(options: &Options) -> Subject {
-    let (mut addresses, mut names) = (vec![options.address, [127, 0, 0, 1].into()], Vec::new());
+    // Pods reach the API by the service's address and names.
+    let service = options.service_cidr.kubernetes();
+    let mut addresses = vec![options.address, [127, 0, 0, 1].into(), service.into()];
+    let mut names: Vec<String> = SERVICE_NAMES.map(str::to_owned).into();
     for san in &options.tls_san {
         match san.parse() {
             Ok(address) => addresses.push(address),

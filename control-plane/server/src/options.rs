@@ -5,6 +5,9 @@ use std::{
     path::PathBuf,
 };
 
+use flotilla_controllers::AddressPool;
+use flotilla_resources::ServiceCidr;
+
 /// Options of one control-plane replica.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -22,8 +25,10 @@ pub struct Options {
     pub join: Option<JoinOptions>,
     /// Pod addresses of the whole cluster, IPv4: every node gets a /24 of it.
     pub cluster_cidr: String,
-    /// Address on which every node answers names; must be outside of the pods' and among the services' addresses.
-    pub cluster_dns: IpAddr,
+    /// Addresses of the cluster's services.
+    pub service_cidr: ServiceCidr,
+    /// Addresses for services of type LoadBalancer, announced on the nodes' network; empty: the nodes' own are used.
+    pub load_balancer_pool: AddressPool,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     pub toleration_seconds: i64,
 }
@@ -61,7 +66,7 @@ impl Options {
     pub(crate) fn network(&self) -> ClusterNetwork {
         ClusterNetwork {
             cidr: self.cluster_cidr.clone(),
-            dns: self.cluster_dns,
+            dns: self.service_cidr.dns().into(),
         }
     }
 

@@ -107,6 +107,7 @@ impl Server {
         let admission = flotilla_resources::Options {
             toleration_seconds: options.toleration_seconds,
             account_tokens: true,
+            service_cidr: options.service_cidr,
         };
         let (resources, events) = Resources::new(replica, admission);
         let liveness = Arc::new(Liveness::default());
@@ -173,6 +174,8 @@ impl Server {
             flotilla_controllers::Options {
                 toleration_seconds: self.options.toleration_seconds,
                 root_ca: self.nodes.material().ca.certificate_pem().to_owned(),
+                service_cidr: self.options.service_cidr,
+                load_balancer_pool: self.options.load_balancer_pool.clone(),
                 ..Default::default()
             },
             self.resources.clone(),
