@@ -13,6 +13,7 @@ use flotilla_lifecycle::{Quantities, ServiceAddress};
 use flotilla_network::Network;
 use flotilla_report::report;
 use flotilla_runtime::{Resources, Runtime};
+use flotilla_services::SharedModel;
 use flotilla_volumes::Volumes;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -34,6 +35,7 @@ use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::pods::Pods;
 use crate::pressure::PressureWatch;
+use crate::services::{self, Serving};
 use crate::session::{self, Conversations};
 use crate::stats::Sampler;
 use crate::streams::Streams;
@@ -197,6 +199,8 @@ pub(crate) struct Assembly {
     /// What of the cluster's objects this node follows; consumers register when they are wired.
     follow: Follow,
     names: Names,
+    /// What services are made of.
+    served: SharedModel,
     workers_shutdown: CancellationToken,
     gauges: Arc<dyn Gauges>,
     /// Until it runs.
@@ -225,6 +229,7 @@ impl Assembly {
         let mut follow = Follow::new(data("follow"));
         let services = follow.mirror(|service: &Arc<Service>| ServiceAddress::of(service));
         let names = Names::new(&mut follow);
+        let served = services::follow(&mut follow, &host.name);
         let surroundings = Arc::new(Surroundings {
             machine,
             outbox: Arc::new(Outbox::default()),
@@ -269,6 +274,7 @@ impl Assembly {
             pods,
             follow,
             names,
+            served,
             workers_shutdown,
         })
     }
@@ -301,6 +307,15 @@ impl Assembly {
             .clone()
             .serve(self.cluster.config(), shutdown.child_token());
         self.tracker.spawn(names);
+        let serving = Serving {
+            node_name: self.host.name.clone(),
+            addresses: self.host.addresses.clone(),
+            machine: self.surroundings.machine.clone(),
+            config: self.cluster.config(),
+            tracker: self.tracker.clone(),
+        };
+        self.tracker
+            .spawn(serving.run(self.served.clone(), shutdown.child_token()));
         let watcher = NodeWatch {
             host: self.host.clone(),
             machine: self.surroundings.machine.clone(),

@@ -27,6 +27,8 @@ struct OnDisk {
     cluster_cidr: String,
     cluster_dns: String,
     cluster_domain: String,
+    #[serde(default)]
+    service_cidr: String,
 }
 
 impl Cluster {
@@ -46,12 +48,14 @@ impl Cluster {
             cluster_cidr,
             cluster_dns,
             cluster_domain,
+            service_cidr,
         } = found;
         Some(NodeConfig {
             pod_cidr,
             cluster_cidr,
             cluster_dns,
             cluster_domain,
+            service_cidr,
         })
     }
 
@@ -75,14 +79,16 @@ impl Cluster {
             cluster_cidr,
             cluster_dns,
             cluster_domain,
+            service_cidr,
         } = config.clone();
         let on_disk = OnDisk {
             pod_cidr,
             cluster_cidr,
             cluster_dns,
             cluster_domain,
+            service_cidr,
         };
-        let json = serde_json::to_vec(&on_disk).expect("four strings are plain data");
+        let json = serde_json::to_vec(&on_disk).expect("a few strings are plain data");
         if let Err(error) = write_private(&self.path, &json) {
             tracing::warn!(path = %self.path.display(), error = report(&error), "the network's settings are not kept");
         }

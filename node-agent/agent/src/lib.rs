@@ -20,6 +20,7 @@ mod node;
 mod outbox;
 mod pods;
 mod pressure;
+mod services;
 mod session;
 mod stats;
 mod streams;

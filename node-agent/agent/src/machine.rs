@@ -23,11 +23,15 @@ use flotilla_runtime::{
     KillContainerError, Mount, Pod as SandboxHandle, RemoveContainerError, Resources, RunSandboxError,
     Runtime, SandboxSpec, ShimError, StartContainerError, Started,
 };
+use flotilla_services::SharedModel;
 use flotilla_volumes::{MountError, SetUpError, TearDownError, TokenWanted, Volumes};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::services;
 
 pub(crate) use port::ConnectPortError;
 pub(crate) use volumes::VolumesOrder;
@@ -163,6 +167,14 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn limit_pods(&self, resources: &Resources) -> std::io::Result<()>;
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError>;
+    /// Programs services until shutdown.
+    async fn serve(
+        &self,
+        options: flotilla_services::Options,
+        shared: SharedModel,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    );
 }
 
 /// This machine.
@@ -421,5 +433,15 @@ impl Machine for LocalMachine {
 
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
         self.network.set_routes(routes).await
+    }
+
+    async fn serve(
+        &self,
+        options: flotilla_services::Options,
+        shared: SharedModel,
+        tracker: TaskTracker,
+        shutdown: CancellationToken,
+    ) {
+        services::serve(&self.network, options, shared, tracker, shutdown).await;
     }
 }

@@ -10,6 +10,7 @@ mod masquerade;
 pub mod netns;
 mod network;
 mod route;
+mod services;
 mod traffic;
 mod tunnel;
 mod way;

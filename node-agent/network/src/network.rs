@@ -15,7 +15,7 @@ use crate::allocations::Allocations;
 use crate::cidr::Cidr;
 use crate::traffic::{self, Traffic};
 use crate::way::{self, Overlay, Way};
-use crate::{NetworkError, link, masquerade, netns, route, tunnel};
+use crate::{NetworkError, link, masquerade, netns, route, services, tunnel};
 
 /// What a node's network is made of.
 #[derive(Debug, Clone)]
@@ -126,6 +126,17 @@ impl Network {
         self.blocking(move |inner| inner.set_routes(&routes)).await
     }
 
+    /// Lets this node itself reach the addresses of services. The network must be configured.
+    pub async fn route_services(&self, services: &str) -> Result<(), NetworkError> {
+        let services = services.parse()?;
+        self.blocking(move |inner| inner.route_services(services)).await
+    }
+
+    /// The name of the pods' bridge.
+    pub fn bridge(&self) -> &str {
+        &self.inner.options.bridge
+    }
+
     /// Addresses given out, by pod uid.
     pub fn addresses(&self) -> BTreeMap<String, IpAddr> {
         let state = self.inner.state();
@@ -214,6 +225,17 @@ impl Inner {
             is_tunnelled: tunnel.is_some() || *overlay == Overlay::Vxlan,
         });
         Ok(())
+    }
+
+    fn route_services(&self, range: Cidr) -> Result<(), NetworkError> {
+        let configured = self.state().configured.ok_or(NetworkError::NotConfigured)?;
+        here(
+            "add the route to services on",
+            &self.options.bridge,
+            async |handle| {
+                services::route(&handle, range, configured.bridge_index, configured.pods.gateway()).await
+            },
+        )
     }
 
     fn attach(&self, uid: &str, netns: &Path) -> Result<IpAddr, NetworkError> {

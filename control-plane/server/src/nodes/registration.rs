@@ -32,6 +32,7 @@ pub(super) async fn register(
         cluster_cidr: assignments.network.cidr.clone(),
         cluster_dns: assignments.network.dns.to_string(),
         cluster_domain: "cluster.local".into(),
+        service_cidr: assignments.resources.service_cidr().to_string(),
     })
 }
 

@@ -78,6 +78,7 @@ impl Talk {
             cluster_cidr: "10.42.0.0/16".to_owned(),
             cluster_dns: String::new(),
             cluster_domain: "cluster.local".to_owned(),
+            service_cidr: "10.43.0.0/16".to_owned(),
         };
         self.say(Say::Config(config)).await;
         self.say(Say::SyncBegin(SyncBegin { term })).await;

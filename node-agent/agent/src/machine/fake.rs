@@ -360,4 +360,14 @@ impl Machine for FakeMachine {
         self.note(format!("routes {}", routes.len()));
         Ok(())
     }
+
+    async fn serve(
+        &self,
+        _: flotilla_services::Options,
+        _: flotilla_services::SharedModel,
+        _: tokio_util::task::TaskTracker,
+        shutdown: tokio_util::sync::CancellationToken,
+    ) {
+        shutdown.cancelled().await;
+    }
 }

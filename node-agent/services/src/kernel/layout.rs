@@ -1,0 +1,522 @@
+//! The table, its sets and the rules that never change. Pure: names and expressions, no socket.
+//!
+//! Services are elements of maps, not rules. A packet's first look-up, by destination, tells the chain that knows how
+//! many backends there are; that chain draws a number and looks up destination and number. So
+//! rules are as many as there are different numbers of backends, and changing a service changes its elements only.
+
+use std::net::Ipv4Addr;
+
+use super::expression::{Dynamic, Expression, Verdict, Word};
+use crate::Network;
+
+/// The name of the table.
+pub(crate) const TABLE: &str = "flotilla_services";
+
+/// The maps for connections from one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Side {
+    /// Destination → chain.
+    pub(crate) chains: &'static str,
+    /// Destination and number → backend.
+    pub(crate) backends: &'static str,
+    /// Destination and backend that clients may go back to.
+    pub(crate) sticky: &'static str,
+}
+
+impl Side {
+    /// For connections from anywhere.
+    pub(crate) const OUTSIDE: Side = Side {
+        chains: "outside",
+        backends: "outside_backends",
+        sticky: "outside_sticky",
+    };
+    /// For those from pods and this node, where it differs.
+    pub(crate) const INSIDE: Side = Side {
+        chains: "inside",
+        backends: "inside_backends",
+        sticky: "inside_sticky",
+    };
+
+    pub(crate) fn of(inside: bool) -> Side {
+        if inside { Side::INSIDE } else { Side::OUTSIDE }
+    }
+}
+
+/// Destination and client → the backend that the client had last.
+pub(crate) const CLIENTS: &str = "clients";
+/// Destinations whose connections leave with this node's address.
+pub(crate) const MASQUERADED: &str = "masqueraded";
+/// This node's backends, each with itself: a pod that reached itself.
+pub(crate) const HAIRPINS: &str = "hairpins";
+/// Destinations without backends → what becomes of packets to them.
+pub(crate) const REFUSED: &str = "refused";
+
+pub(crate) const REJECT: &str = "reject";
+pub(crate) const DROP: &str = "drop";
+
+const FLAG_MAP: u32 = 0x8;
+const FLAG_TIMEOUT: u32 = 0x10;
+const FLAG_EVALUATED: u32 = 0x20;
+const DATA_VERDICT: u32 = 0xffff_ff00;
+/// What the nft program calls the parts of keys, so that it can print them.
+const ADDRESS: u32 = 7;
+const PROTOCOL: u32 = 12;
+const PORT: u32 = 13;
+const MARK: u32 = 19;
+const TYPE_BITS: u32 = 6;
+/// Clients that are remembered at most.
+const CLIENTS_MAX: u32 = 1 << 20;
+
+/// A set or map of the table.
+pub(super) struct Set {
+    pub(super) name: &'static str,
+    pub(super) flags: u32,
+    pub(super) key_type: u32,
+    pub(super) key_length: u32,
+    /// Type and length of what a map has for a key.
+    pub(super) data: Option<(u32, u32)>,
+    pub(super) size: Option<u32>,
+}
+
+/// A chain that the kernel enters by itself.
+pub(super) struct Hook {
+    pub(super) kind: &'static str,
+    pub(super) number: u32,
+    pub(super) priority: i32,
+}
+
+/// A chain and its rules.
+pub(super) struct Chain {
+    pub(super) name: String,
+    pub(super) hook: Option<Hook>,
+    pub(super) rules: Vec<Vec<Expression>>,
+}
+
+/// How a service's backend is chosen; each is a chain of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Choice {
+    /// For connections from pods and this node.
+    pub(crate) inside: bool,
+    /// Backends to choose from.
+    pub(crate) count: u32,
+    /// How long a client keeps its backend after its last connection.
+    pub(crate) sticky_seconds: Option<u32>,
+}
+
+impl Choice {
+    pub(crate) fn chain(self) -> String {
+        let side = if self.inside { "inside" } else { "outside" };
+        match self.sticky_seconds {
+            None => format!("{side}_{}", self.count),
+            Some(seconds) => format!("{side}_{}_{seconds}s", self.count),
+        }
+    }
+}
+
+fn concatenated(parts: &[u32]) -> u32 {
+    parts.iter().fold(0, |all, part| all << TYPE_BITS | part)
+}
+
+pub(super) fn sets() -> Vec<Set> {
+    let destination = concatenated(&[ADDRESS, PROTOCOL, PORT]);
+    let backend = concatenated(&[ADDRESS, PORT]);
+    let set = |name, key_type, words: u32| Set {
+        name,
+        flags: 0,
+        key_type,
+        key_length: words * 4,
+        data: None,
+        size: None,
+    };
+    let map = |name, key_type, words, data_type, length| Set {
+        flags: FLAG_MAP,
+        data: Some((data_type, length)),
+        ..set(name, key_type, words)
+    };
+    let sides = [Side::OUTSIDE, Side::INSIDE].into_iter().flat_map(|side| {
+        [
+            map(side.chains, destination, 3, DATA_VERDICT, 0),
+            map(
+                side.backends,
+                concatenated(&[ADDRESS, PROTOCOL, PORT, MARK]),
+                4,
+                backend,
+                8,
+            ),
+            set(
+                side.sticky,
+                concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS, PORT]),
+                5,
+            ),
+        ]
+    });
+    let shared = [
+        Set {
+            flags: FLAG_MAP | FLAG_TIMEOUT | FLAG_EVALUATED,
+            size: Some(CLIENTS_MAX),
+            ..map(
+                CLIENTS,
+                concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS]),
+                4,
+                backend,
+                8,
+            )
+        },
+        set(MASQUERADED, destination, 3),
+        set(HAIRPINS, concatenated(&[ADDRESS, ADDRESS]), 2),
+        map(REFUSED, destination, 3, DATA_VERDICT, 0),
+    ];
+    sides.chain(shared).collect()
+}
+
+const HOOK_PREROUTING: u32 = 0;
+const HOOK_INPUT: u32 = 1;
+const HOOK_FORWARD: u32 = 2;
+const HOOK_OUTPUT: u32 = 3;
+const HOOK_POSTROUTING: u32 = 4;
+const PRIORITY_DESTINATION: i32 = -100;
+const PRIORITY_SOURCE: i32 = 100;
+/// Before anybody else's filters.
+const PRIORITY_FILTER: i32 = -10;
+
+const SOURCE: u32 = 12;
+const DESTINATION: u32 = 16;
+const CONNECTION_STATE: u32 = 0;
+const CONNECTION_STATUS: u32 = 2;
+const CONNECTION_DESTINATION: u32 = 9;
+const CONNECTION_DESTINATION_PORT: u32 = 12;
+/// The bits of `established` and `related`.
+const STATE_KNOWN: u32 = 2 | 4;
+const STATUS_DESTINATION_CHANGED: u32 = 1 << 5;
+const TYPE_LOCAL: u32 = 2;
+const TCP: u8 = 6;
+
+/// Loads the key of a destination into three words.
+fn destination(at: Word) -> [Expression; 3] {
+    let (protocol, port) = (Word(at.0 + 1), Word(at.0 + 2));
+    [
+        Expression::Network {
+            to: at,
+            offset: DESTINATION,
+            length: 4,
+        },
+        Expression::Protocol { to: protocol },
+        Expression::Transport {
+            to: port,
+            offset: 2,
+            length: 2,
+        },
+    ]
+}
+
+fn is_set(word: Word, bits: u32) -> [Expression; 2] {
+    [
+        Expression::Mask {
+            word,
+            mask: bits.to_ne_bytes(),
+        },
+        Expression::Compare {
+            word,
+            equal: false,
+            value: vec![0; 4],
+        },
+    ]
+}
+
+fn is_in(word: Word, (address, prefix): (Ipv4Addr, u8), equal: bool) -> [Expression; 2] {
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    [
+        Expression::Mask {
+            word,
+            mask: mask.to_be_bytes(),
+        },
+        Expression::Compare {
+            word,
+            equal,
+            value: address.octets().to_vec(),
+        },
+    ]
+}
+
+/// The chains that are there from the begin.
+pub(super) fn chains(network: &Network) -> Vec<Chain> {
+    let hook = |kind, number, priority| {
+        Some(Hook {
+            kind,
+            number,
+            priority,
+        })
+    };
+    let nat = |name: &str, number, priority, rules| Chain {
+        name: name.into(),
+        hook: hook("nat", number, priority),
+        rules,
+    };
+    let filter = |name: &str, number, rules| Chain {
+        name: name.into(),
+        hook: hook("filter", number, PRIORITY_FILTER),
+        rules,
+    };
+    let plain = |name: &str, rules| Chain {
+        name: name.into(),
+        hook: None,
+        rules,
+    };
+    vec![
+        plain(REJECT, reject()),
+        plain(DROP, vec![vec![Expression::Conclude(Verdict::Drop)]]),
+        nat(
+            "prerouting",
+            HOOK_PREROUTING,
+            PRIORITY_DESTINATION,
+            enter(network),
+        ),
+        nat(
+            "output",
+            HOOK_OUTPUT,
+            PRIORITY_DESTINATION,
+            vec![dispatch(Side::INSIDE.chains), dispatch(Side::OUTSIDE.chains)],
+        ),
+        nat("postrouting", HOOK_POSTROUTING, PRIORITY_SOURCE, leave(network)),
+        filter("input_filter", HOOK_INPUT, refuse()),
+        filter(
+            "forward_filter",
+            HOOK_FORWARD,
+            [refuse(), reject_unserved(network)].concat(),
+        ),
+        filter(
+            "output_filter",
+            HOOK_OUTPUT,
+            [refuse(), reject_unserved(network)].concat(),
+        ),
+    ]
+}
+
+fn dispatch(map: &'static str) -> Vec<Expression> {
+    let mut rule = destination(Word(0)).to_vec();
+    rule.push(Expression::Dispatch { map, key: Word(0) });
+    rule
+}
+
+/// Pods' connections first look for what differs for them.
+fn enter(network: &Network) -> Vec<Vec<Expression>> {
+    let mut from_pods = vec![Expression::Network {
+        to: Word(4),
+        offset: SOURCE,
+        length: 4,
+    }];
+    from_pods.extend(is_in(Word(4), network.cluster, true));
+    from_pods.extend(dispatch(Side::INSIDE.chains));
+    vec![from_pods, dispatch(Side::OUTSIDE.chains)]
+}
+
+/// Which connections to services leave with this node's address, so that the answers come back here.
+fn leave(network: &Network) -> Vec<Vec<Expression>> {
+    let is_service = || {
+        let status = Expression::Connection {
+            to: Word(0),
+            key: CONNECTION_STATUS,
+            original: false,
+        };
+        std::iter::once(status).chain(is_set(Word(0), STATUS_DESTINATION_CHANGED))
+    };
+    let original = |key, to| Expression::Connection {
+        to,
+        key,
+        original: true,
+    };
+    let hairpin = [
+        Expression::Network {
+            to: Word(0),
+            offset: SOURCE,
+            length: 4,
+        },
+        Expression::Network {
+            to: Word(1),
+            offset: DESTINATION,
+            length: 4,
+        },
+        Expression::Contains {
+            set: HAIRPINS,
+            key: Word(0),
+        },
+        Expression::Masquerade,
+    ];
+    let external = [
+        original(CONNECTION_DESTINATION, Word(0)),
+        Expression::Protocol { to: Word(1) },
+        original(CONNECTION_DESTINATION_PORT, Word(2)),
+        Expression::Contains {
+            set: MASQUERADED,
+            key: Word(0),
+        },
+        Expression::Masquerade,
+    ];
+    // From neither a pod nor this node to a service's own address: somebody routes them here.
+    let mut routed: Vec<_> = is_service().collect();
+    routed.push(original(CONNECTION_DESTINATION, Word(0)));
+    routed.extend(is_in(Word(0), network.services, true));
+    routed.push(Expression::Network {
+        to: Word(1),
+        offset: SOURCE,
+        length: 4,
+    });
+    routed.extend(is_in(Word(1), network.cluster, false));
+    routed.push(Expression::AddressType {
+        to: Word(2),
+        of_source: true,
+    });
+    routed.push(Expression::Compare {
+        word: Word(2),
+        equal: false,
+        value: TYPE_LOCAL.to_ne_bytes().to_vec(),
+    });
+    routed.push(Expression::Masquerade);
+    let service = |rest: [Expression; 4]| is_service().chain(rest).collect();
+    vec![service(hairpin), is_service().chain(external).collect(), routed]
+}
+
+/// New connections to services without backends.
+fn refuse() -> Vec<Vec<Expression>> {
+    let mut known = vec![Expression::Connection {
+        to: Word(0),
+        key: CONNECTION_STATE,
+        original: false,
+    }];
+    known.extend(is_set(Word(0), STATE_KNOWN));
+    known.push(Expression::Conclude(Verdict::Accept));
+    vec![known, dispatch(REFUSED)]
+}
+
+/// What is left at the addresses of services belongs to none of them.
+fn reject_unserved(network: &Network) -> Vec<Vec<Expression>> {
+    let reject = || Expression::Conclude(Verdict::Goto(REJECT.into()));
+    let load = || Expression::Network {
+        to: Word(0),
+        offset: DESTINATION,
+        length: 4,
+    };
+    let mut rest = vec![load()];
+    rest.extend(is_in(Word(0), network.services, true));
+    // One that this node itself has, for names, is served here.
+    rest.push(Expression::AddressType {
+        to: Word(1),
+        of_source: false,
+    });
+    rest.push(Expression::Compare {
+        word: Word(1),
+        equal: false,
+        value: TYPE_LOCAL.to_ne_bytes().to_vec(),
+    });
+    rest.push(reject());
+    vec![rest]
+}
+
+fn reject() -> Vec<Vec<Expression>> {
+    vec![
+        vec![
+            Expression::Protocol { to: Word(0) },
+            Expression::Compare {
+                word: Word(0),
+                equal: true,
+                value: vec![TCP],
+            },
+            Expression::Reset,
+        ],
+        vec![Expression::Unreachable],
+    ]
+}
+
+/// The chain that chooses among so many backends.
+pub(super) fn choice(choice: Choice) -> Chain {
+    let side = Side::of(choice.inside);
+    let rules = match choice.sticky_seconds {
+        None => vec![draw(side, choice.count, None)],
+        Some(seconds) => vec![
+            return_to(side, seconds),
+            forget(),
+            draw(side, choice.count, Some(seconds)),
+        ],
+    };
+    Chain {
+        name: choice.chain(),
+        hook: None,
+        rules,
+    }
+}
+
+/// Words: destination 0–2, number and then client 3, backend 4–5.
+fn draw(side: Side, count: u32, sticky_seconds: Option<u32>) -> Vec<Expression> {
+    let mut rule = destination(Word(0)).to_vec();
+    rule.push(Expression::Random {
+        to: Word(3),
+        modulus: count,
+    });
+    rule.push(Expression::Load {
+        map: side.backends,
+        key: Word(0),
+        to: Word(4),
+    });
+    if let Some(seconds) = sticky_seconds {
+        rule.push(client());
+        rule.push(remember(Dynamic::Add, Word(4), seconds));
+    }
+    rule.push(Expression::Destination {
+        address: Word(4),
+        port: Word(5),
+    });
+    rule
+}
+
+/// Takes a client back to its backend if that one is still there. Words: destination 0–2, client 3; for the look-up of
+/// destination and backend 4–6 and 7–8.
+fn return_to(side: Side, seconds: u32) -> Vec<Expression> {
+    let mut rule = destination(Word(0)).to_vec();
+    rule.push(client());
+    rule.push(Expression::Load {
+        map: CLIENTS,
+        key: Word(0),
+        to: Word(7),
+    });
+    rule.extend(destination(Word(4)));
+    rule.push(Expression::Contains {
+        set: side.sticky,
+        key: Word(4),
+    });
+    rule.push(remember(Dynamic::Update, Word(7), seconds));
+    rule.push(Expression::Destination {
+        address: Word(7),
+        port: Word(8),
+    });
+    rule
+}
+
+/// A client whose backend is gone is forgotten, so that it can be given another one.
+fn forget() -> Vec<Expression> {
+    let mut rule = destination(Word(0)).to_vec();
+    rule.push(client());
+    for to in [Word(4), Word(5)] {
+        rule.push(Expression::Constant { to, value: [0; 4] });
+    }
+    rule.push(remember(Dynamic::Delete, Word(4), 0));
+    rule
+}
+
+/// Loads the client behind the destination.
+fn client() -> Expression {
+    Expression::Network {
+        to: Word(3),
+        offset: SOURCE,
+        length: 4,
+    }
+}
+
+fn remember(what: Dynamic, value: Word, seconds: u32) -> Expression {
+    Expression::Remember {
+        map: CLIENTS,
+        what,
+        key: Word(0),
+        value,
+        seconds,
+    }
+}
