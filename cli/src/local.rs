@@ -115,6 +115,9 @@ struct UpArgs {
     /// How long pods stay bound to an unreachable node unless they say otherwise
     #[arg(long, value_name = "SECONDS")]
     toleration_seconds: Option<u64>,
+    /// Addresses for services of type LoadBalancer, out of 10.89.0.100-10.89.0.254; the nodes' own by default
+    #[arg(long, value_name = "ADDRESSES")]
+    load_balancer_pool: Option<String>,
 }
 
 /// Runs the verb. *Assumes* that this process has one thread, or `exec` cannot enter a node.
@@ -166,6 +169,7 @@ fn up(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
         agents: args.agents,
         executable: std::env::current_exe().context("cannot find this program's own file")?,
         toleration_seconds: args.toleration_seconds,
+        load_balancer_pool: args.load_balancer_pool.clone(),
         limit: LIMIT,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

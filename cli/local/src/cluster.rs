@@ -28,6 +28,8 @@ pub struct UpOptions {
     pub executable: PathBuf,
     /// How long pods stay bound to an unreachable node; the servers' default when absent.
     pub toleration_seconds: Option<u64>,
+    /// Addresses of the nodes' network for services of type LoadBalancer; the nodes' own when absent.
+    pub load_balancer_pool: Option<String>,
     /// How long the first server may take to answer.
     pub limit: Duration,
 }
@@ -99,6 +101,7 @@ fn make(
         executable: options.executable.clone(),
         port: 0,
         toleration_seconds: options.toleration_seconds,
+        load_balancer_pool: options.load_balancer_pool.clone(),
         nodes: nodes(options.servers, options.agents),
         partition: Vec::new(),
     };

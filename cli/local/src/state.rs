@@ -38,6 +38,8 @@ pub(crate) struct State {
     /// Port of 127.0.0.1 that leads to the servers.
     pub(crate) port: u16,
     pub(crate) toleration_seconds: Option<u64>,
+    #[serde(default)]
+    pub(crate) load_balancer_pool: Option<String>,
     pub(crate) nodes: Vec<Node>,
     /// Groups of nodes that do not hear each other; empty when all do.
     pub(crate) partition: Vec<Vec<String>>,
@@ -127,6 +129,9 @@ impl Node {
             if let Some(seconds) = state.toleration_seconds {
                 words.extend(["--toleration-seconds".to_owned(), seconds.to_string()]);
             }
+            if let Some(pool) = &state.load_balancer_pool {
+                words.extend(["--load-balancer-pool".to_owned(), pool.clone()]);
+            }
         }
         let mut servers = state.servers();
         let Some(first) = servers.next() else { return words };
@@ -192,6 +197,7 @@ mod tests {
             executable: "/flotilla".into(),
             port: 1,
             toleration_seconds: None,
+            load_balancer_pool: None,
             nodes: vec![first.clone(), node("server-2", Role::Server, 12)],
             partition: vec![],
         };
@@ -215,6 +221,7 @@ mod tests {
             executable: "/flotilla".into(),
             port: 1,
             toleration_seconds: Some(1),
+            load_balancer_pool: None,
             nodes: vec![
                 node("server-1", Role::Server, 11),
                 node("server-2", Role::Server, 12),

@@ -192,6 +192,7 @@ impl Cluster {
             agents,
             executable: std::env::current_exe().unwrap(),
             toleration_seconds: None,
+            load_balancer_pool: None,
             limit: Duration::from_secs(20),
         }
     }
