@@ -10,8 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub(crate) use behaviour::Operations;
 use behaviour::{Behaviour, ScaleAccess, StatusAccess};
+pub(crate) use behaviour::{Operations, PartRule};
 
 use crate::duration;
 use crate::field::FieldErrors;
@@ -101,11 +101,13 @@ impl<T: KindType> Builder<T> {
                 status: None,
                 spec_differs: None,
                 validate: |_, _| {},
+                validate_new: |_, _| {},
                 validate_update: |_, _, _| {},
                 grace: |_, _| 0,
                 own_finalizers: |_| false,
                 begin_deletion: |_| {},
                 scale: None,
+                parts: &[],
                 cells: name_and_age::<T>,
                 fields: &[],
                 view: None,
@@ -209,6 +211,12 @@ impl<T: KindType> Builder<T> {
         self
     }
 
+    /// What only new objects may not have.
+    pub(crate) fn validate_new(mut self, validate: fn(&T, &mut FieldErrors)) -> Self {
+        self.behaviour.validate_new = validate;
+        self
+    }
+
     /// What may not change; the new object is also validated as on creation.
     pub(crate) fn validate_update(mut self, validate: fn(&T, &T, &mut FieldErrors)) -> Self {
         self.behaviour.validate_update = validate;
@@ -229,6 +237,12 @@ impl<T: KindType> Builder<T> {
 
     pub(crate) fn scale(mut self, get: fn(&T) -> Scale, set: fn(&mut T, i32)) -> Self {
         self.behaviour.scale = Some(ScaleAccess { get, set });
+        self
+    }
+
+    /// Parts of the desired state that have paths of their own.
+    pub(crate) fn parts(mut self, parts: &'static [PartRule<T>]) -> Self {
+        self.behaviour.parts = parts;
         self
     }
 

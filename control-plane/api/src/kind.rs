@@ -223,6 +223,16 @@ impl Kind {
         self.operations.prepare_status_update(new, old);
     }
 
+    /// Keeps everything of `old` but the named part of the desired state.
+    pub fn prepare_part_update(&self, part: &str, new: &mut dyn Object, old: &dyn Object) {
+        self.operations.prepare_part_update(part, new, old);
+    }
+
+    /// Whether the named part of an object may be replaced.
+    pub fn validate_part_update(&self, part: &str, new: &dyn Object, old: &dyn Object) -> Result<(), Status> {
+        self.invalid_if_any(new, &self.operations.validate_part_update(self, part, new, old))
+    }
+
     /// Whether a new object may be stored.
     pub fn validate_create(&self, object: &dyn Object) -> Result<(), Status> {
         self.invalid_if_any(object, &self.operations.validate(self, object))

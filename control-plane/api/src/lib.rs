@@ -34,7 +34,7 @@ pub use kind::{Column, Kind, SubresourceInfo};
 pub use kinds::priority_class::system_priority_classes;
 pub use metadata::controller_of;
 pub use object::{Object, draft};
-pub use pod_spec::qos_class;
+pub use pod_spec::{ephemeral_as_container, qos_class};
 pub use registry::{Registry, registry};
 pub use status::{Cause, Details, Reason, Status};
 pub use template::{add_default_tolerations, pod_template_hash};

@@ -38,6 +38,10 @@ pub(crate) async fn respond(
             scale_response(place.kind, &stored)
         }
         ("scale", method) => part(server, call, place, Part::Scale, &method).await,
+        ("ephemeralcontainers", method) => {
+            part(server, call, place, Part::Named("ephemeralcontainers"), &method).await
+        }
+        ("resize", method) => part(server, call, place, Part::Named("resize"), &method).await,
         ("finalize", Method::PUT) => finalize(server, call, place).await,
         ("binding", Method::POST) => bind(server, call, path).await,
         ("eviction", Method::POST) => evict(server, call, place).await,

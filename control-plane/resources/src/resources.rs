@@ -40,6 +40,8 @@ pub enum Part {
     Status,
     /// The replicas, seen as an autoscaling/v1 Scale.
     Scale,
+    /// A part of the desired state that only the subresource of this name changes.
+    Named(&'static str),
 }
 
 /// How a write is to be done.

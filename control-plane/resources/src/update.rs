@@ -123,11 +123,15 @@ fn replaced(
         }
         Part::Status => kind.prepare_status_update(&mut *new, old),
         Part::Scale => new = scaled(kind, old, &*new)?,
+        Part::Named(name) => kind.prepare_part_update(name, &mut *new, old),
     }
     let meta = new.meta_mut();
     meta.resource_version = None;
     meta.managed_fields = None;
-    kind.validate_update(&*new, old)?;
+    match part {
+        Part::Named(name) => kind.validate_part_update(name, &*new, old)?,
+        _ => kind.validate_update(&*new, old)?,
+    }
     Ok(if is_released(kind, &*new) {
         Change::Delete
     } else {

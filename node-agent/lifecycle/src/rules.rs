@@ -1,7 +1,7 @@
 //! Which containers a pod has, which of them restart, and when a pod is over.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRuleOnExitCodes, EphemeralContainer, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRuleOnExitCodes, Pod};
 
 use crate::backoff::later;
 use crate::history::{ContainerHistory, History};
@@ -68,31 +68,8 @@ pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = (Role, &Container)> 
 pub(crate) fn ephemeral(pod: &Pod) -> Vec<Container> {
     let spec = pod.spec.as_ref();
     let list = spec.and_then(|spec| spec.ephemeral_containers.as_deref());
-    list.unwrap_or_default().iter().map(as_container).collect()
-}
-
-/// What an ephemeral container has in common with an ordinary one.
-fn as_container(ephemeral: &EphemeralContainer) -> Container {
-    let one = ephemeral.clone();
-    Container {
-        args: one.args,
-        command: one.command,
-        env: one.env,
-        env_from: one.env_from,
-        image: one.image,
-        image_pull_policy: one.image_pull_policy,
-        name: one.name,
-        security_context: one.security_context,
-        stdin: one.stdin,
-        stdin_once: one.stdin_once,
-        termination_message_path: one.termination_message_path,
-        termination_message_policy: one.termination_message_policy,
-        tty: one.tty,
-        volume_devices: one.volume_devices,
-        volume_mounts: one.volume_mounts,
-        working_dir: one.working_dir,
-        ..Container::default()
-    }
+    let list = list.unwrap_or_default().iter();
+    list.map(flotilla_api::ephemeral_as_container).collect()
 }
 
 /// The container of that name, of whichever role.

@@ -26,6 +26,14 @@ pub(crate) trait Operations: Send + Sync {
     fn prepare_create(&self, object: &mut dyn Object);
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object);
     fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object);
+    fn prepare_part_update(&self, part: &str, new: &mut dyn Object, old: &dyn Object);
+    fn validate_part_update(
+        &self,
+        kind: &Kind,
+        part: &str,
+        new: &dyn Object,
+        old: &dyn Object,
+    ) -> Vec<FieldError>;
     fn validate(&self, kind: &Kind, object: &dyn Object) -> Vec<FieldError>;
     fn validate_update(&self, kind: &Kind, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
     fn graceful_deletion(&self, object: &dyn Object, requested: Option<i64>) -> i64;
@@ -53,6 +61,16 @@ pub(super) struct ScaleAccess<T> {
     pub(super) set: fn(&mut T, i32),
 }
 
+/// A part of the desired state that only its own path changes.
+pub(crate) struct PartRule<T> {
+    /// The subresource's name.
+    pub(crate) name: &'static str,
+    /// Takes the part over from the second object into the first.
+    pub(crate) take: fn(&mut T, &T),
+    /// What may not change about it.
+    pub(crate) validate: fn(&T, &T, &mut FieldErrors),
+}
+
 pub(super) struct Behaviour<T: 'static> {
     pub(super) name_rule: NameRule,
     pub(super) defaults: fn(&mut T),
@@ -62,11 +80,13 @@ pub(super) struct Behaviour<T: 'static> {
     pub(super) status: Option<StatusAccess<T>>,
     pub(super) spec_differs: Option<Differs<T>>,
     pub(super) validate: fn(&T, &mut FieldErrors),
+    pub(super) validate_new: fn(&T, &mut FieldErrors),
     pub(super) validate_update: fn(&T, &T, &mut FieldErrors),
     pub(super) grace: fn(&T, Option<i64>) -> i64,
     pub(super) own_finalizers: fn(&T) -> bool,
     pub(super) begin_deletion: fn(&mut T),
     pub(super) scale: Option<ScaleAccess<T>>,
+    pub(super) parts: &'static [PartRule<T>],
     pub(super) cells: fn(&T, Timestamp) -> Vec<Value>,
     pub(super) fields: &'static [FieldAccess<T>],
     pub(super) view: Option<View>,
@@ -84,6 +104,12 @@ fn typed_mut<T: KindType>(object: &mut dyn Object) -> &mut T {
         .as_any_mut()
         .downcast_mut()
         .expect("an object is given to its own kind")
+}
+
+impl<T: KindType> Behaviour<T> {
+    fn part(&self, name: &str) -> Option<&'static PartRule<T>> {
+        self.parts.iter().find(|rule| rule.name == name)
+    }
 }
 
 impl<T: KindType> Operations for Behaviour<T> {
@@ -172,10 +198,38 @@ impl<T: KindType> Operations for Behaviour<T> {
         *new = result;
     }
 
+    fn prepare_part_update(&self, part: &str, new: &mut dyn Object, old: &dyn Object) {
+        (self.defaults)(typed_mut(new));
+        let mut result = typed::<T>(old).clone();
+        if let Some(rule) = self.part(part) {
+            (rule.take)(&mut result, typed(new));
+        }
+        // A precondition on the version was checked; everything else of the metadata stays as it is.
+        *typed_mut(new) = result;
+        self.prepare_update(new, old);
+    }
+
+    fn validate_part_update(
+        &self,
+        kind: &Kind,
+        part: &str,
+        new: &dyn Object,
+        old: &dyn Object,
+    ) -> Vec<FieldError> {
+        let mut errors = FieldErrors::default();
+        metadata::validate(new.meta(), kind.namespaced, self.name_rule, &mut errors);
+        (self.validate)(typed(new), &mut errors);
+        if let Some(rule) = self.part(part) {
+            (rule.validate)(typed(new), typed(old), &mut errors);
+        }
+        errors.into_vec()
+    }
+
     fn validate(&self, kind: &Kind, object: &dyn Object) -> Vec<FieldError> {
         let mut errors = FieldErrors::default();
         metadata::validate(object.meta(), kind.namespaced, self.name_rule, &mut errors);
         (self.validate)(typed(object), &mut errors);
+        (self.validate_new)(typed(object), &mut errors);
         errors.into_vec()
     }
 

@@ -4,7 +4,7 @@ mod columns;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
-use crate::builder::{Builder, FieldAccess};
+use crate::builder::{Builder, FieldAccess, PartRule};
 use crate::field::{FieldErrors, Path};
 use crate::kind::{Kind, SubresourceInfo};
 use crate::pod_spec;
@@ -30,6 +30,13 @@ const SUBRESOURCES: &[SubresourceInfo] = &[
         verbs: &["create"],
     },
     SubresourceInfo {
+        name: "ephemeralcontainers",
+        group: "",
+        version: "v1",
+        kind: "Pod",
+        verbs: &["get", "patch", "update"],
+    },
+    SubresourceInfo {
         name: "eviction",
         group: "policy",
         version: "v1",
@@ -52,7 +59,27 @@ const SUBRESOURCES: &[SubresourceInfo] = &[
         kind: "PodProxyOptions",
         verbs: &["get"],
     },
+    SubresourceInfo {
+        name: "resize",
+        group: "",
+        version: "v1",
+        kind: "Pod",
+        verbs: &["get", "patch", "update"],
+    },
     super::status("", "v1", "Pod"),
+];
+
+const PARTS: &[PartRule<Pod>] = &[
+    PartRule {
+        name: "ephemeralcontainers",
+        take: pod_spec::take_ephemeral,
+        validate: pod_spec::validate_ephemeral_update,
+    },
+    PartRule {
+        name: "resize",
+        take: pod_spec::take_resources,
+        validate: pod_spec::validate_resize,
+    },
 ];
 
 const FIELDS: &[FieldAccess<Pod>] = &[
@@ -102,7 +129,9 @@ pub(crate) fn kind() -> Kind {
                 .clone_from(&old.metadata.owner_references)
         })
         .validate(validate)
+        .validate_new(pod_spec::validate_ephemeral_create)
         .validate_update(validate_update)
+        .parts(PARTS)
         .grace(grace_seconds)
         .build()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, VolumeMount};
 
 use super::validate::{one_of, validate_id};
-use super::{env, probes, resources, volumes};
+use super::{env, ephemeral, probes, resize, resources, volumes};
 use crate::field::{FieldErrors, Path};
 use crate::names;
 
@@ -13,9 +13,10 @@ const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
 const ONLY_SIDECARS: &str = "may not be set for init containers without restartPolicy=Always";
 
 /// What a container is checked against.
-struct Surroundings<'a> {
+pub(super) struct Surroundings<'a> {
     volumes: &'a BTreeSet<&'a str>,
     host_network: bool,
+    restart_policy: Option<&'a str>,
     names: BTreeSet<&'a str>,
     host_ports: BTreeSet<(i32, &'a str, &'a str)>,
 }
@@ -27,9 +28,12 @@ pub(crate) fn validate_all(
     path: Path<'_>,
     errors: &mut FieldErrors,
 ) {
+    let grace = spec.termination_grace_period_seconds;
+    let converted = ephemeral::converted(spec);
     let mut around = Surroundings {
         volumes,
         host_network: spec.host_network == Some(true),
+        restart_policy: spec.restart_policy.as_deref(),
         names: BTreeSet::new(),
         host_ports: BTreeSet::new(),
     };
@@ -39,20 +43,23 @@ pub(crate) fn validate_all(
     }
     for (index, container) in spec.containers.iter().enumerate() {
         validate(container, &mut around, list.index(index), errors);
-        probes::validate_all(container, list.index(index), errors);
+        probes::validate_all(container, grace, list.index(index), errors);
     }
     let list = path.child("initContainers");
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = list.index(index);
         around.host_ports.clear();
         validate(container, &mut around, path, errors);
-        validate_init(container, path, errors);
+        validate_init(container, grace, path, errors);
     }
+    around.host_ports.clear();
+    let list = path.child("ephemeralContainers");
+    ephemeral::validate_all(spec, &converted, &mut around, list, errors);
 }
 
-fn validate_init(container: &Container, path: Path<'_>, errors: &mut FieldErrors) {
+fn validate_init(container: &Container, grace: Option<i64>, path: Path<'_>, errors: &mut FieldErrors) {
     if container.restart_policy.as_deref() == Some("Always") {
-        probes::validate_all(container, path, errors);
+        probes::validate_all(container, grace, path, errors);
         return;
     }
     for (field, is_set) in [
@@ -67,7 +74,7 @@ fn validate_init(container: &Container, path: Path<'_>, errors: &mut FieldErrors
     }
 }
 
-fn validate<'a>(
+pub(super) fn validate<'a>(
     container: &'a Container,
     around: &mut Surroundings<'a>,
     path: Path<'_>,
@@ -102,6 +109,8 @@ fn validate<'a>(
             errors,
         );
     }
+    validate_rules(container, path, errors);
+    resize::validate_policy(container, around.restart_policy, path, errors);
     validate_ports(
         container.ports.as_deref().unwrap_or_default(),
         around,
@@ -118,6 +127,25 @@ fn validate<'a>(
         let path = path.child("securityContext");
         validate_id(context.run_as_user, path.child("runAsUser"), errors);
         validate_id(context.run_as_group, path.child("runAsGroup"), errors);
+    }
+}
+
+/// Which exit codes are worth another start.
+fn validate_rules(container: &Container, path: Path<'_>, errors: &mut FieldErrors) {
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    if !rules.is_empty() && container.restart_policy.is_none() {
+        let detail = "must specify restartPolicy when restart rules are used";
+        errors.required(path.child("restartPolicy"), detail);
+    }
+    let list = path.child("restartPolicyRules");
+    for (index, rule) in rules.iter().enumerate() {
+        let path = list.index(index);
+        one_of(&rule.action, &["Restart"], path.child("action"), errors);
+        let on = path.child("exitCodes");
+        match &rule.exit_codes {
+            None => errors.required(on, "must be specified"),
+            Some(codes) => one_of(&codes.operator, &["In", "NotIn"], on.child("operator"), errors),
+        }
     }
 }
 

@@ -1,14 +1,21 @@
 //! What is wrong with probes and lifecycle hooks.
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe};
+use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::validate::one_of;
 use crate::field::{FieldErrors, Path};
 use crate::names;
 
+const BAD_HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+
 /// The probes and hooks of a container at `path`.
-pub(crate) fn validate_all(container: &Container, path: Path<'_>, errors: &mut FieldErrors) {
+pub(crate) fn validate_all(
+    container: &Container,
+    grace: Option<i64>,
+    path: Path<'_>,
+    errors: &mut FieldErrors,
+) {
     for (field, probe, once) in [
         ("livenessProbe", &container.liveness_probe, true),
         ("readinessProbe", &container.readiness_probe, false),
@@ -24,7 +31,7 @@ pub(crate) fn validate_all(container: &Container, path: Path<'_>, errors: &mut F
     };
     for (field, handler) in [("postStart", &hooks.post_start), ("preStop", &hooks.pre_stop)] {
         if let Some(handler) = handler {
-            validate_handler(handler, lifecycle.child(field), errors);
+            validate_handler(handler, grace, lifecycle.child(field), errors);
         }
     }
 }
@@ -43,10 +50,20 @@ fn validate(probe: &Probe, succeeds_once: bool, path: Path<'_>, errors: &mut Fie
     if let Some(socket) = &probe.tcp_socket {
         validate_port(&socket.port, path.child("tcpSocket").child("port"), errors);
     }
-    if let Some(exec) = &probe.exec
-        && exec.command.as_deref().is_none_or(<[String]>::is_empty)
-    {
-        errors.required(path.child("exec").child("command"), "");
+    if let Some(exec) = &probe.exec {
+        validate_exec(exec, path.child("exec"), errors);
+    }
+    if let Some(grpc) = &probe.grpc {
+        let port = IntOrString::Int(grpc.port);
+        validate_port(&port, path.child("grpc").child("port"), errors);
+    }
+    if let Some(seconds) = probe.termination_grace_period_seconds {
+        let path = path.child("terminationGracePeriodSeconds");
+        if !succeeds_once {
+            errors.invalid(path, seconds, "must not be set for readinessProbes");
+        } else if seconds <= 0 {
+            errors.invalid(path, seconds, "must be greater than 0");
+        }
     }
     for (field, value) in [
         ("initialDelaySeconds", probe.initial_delay_seconds),
@@ -64,7 +81,18 @@ fn validate(probe: &Probe, succeeds_once: bool, path: Path<'_>, errors: &mut Fie
     }
 }
 
-fn validate_handler(handler: &LifecycleHandler, path: Path<'_>, errors: &mut FieldErrors) {
+fn validate_exec(exec: &ExecAction, path: Path<'_>, errors: &mut FieldErrors) {
+    if exec.command.as_deref().is_none_or(<[String]>::is_empty) {
+        errors.required(path.child("command"), "");
+    }
+}
+
+fn validate_handler(
+    handler: &LifecycleHandler,
+    grace: Option<i64>,
+    path: Path<'_>,
+    errors: &mut FieldErrors,
+) {
     let handlers = [
         handler.exec.is_some(),
         handler.http_get.is_some(),
@@ -74,6 +102,18 @@ fn validate_handler(handler: &LifecycleHandler, path: Path<'_>, errors: &mut Fie
     count_handlers(&handlers, path, errors);
     if let Some(get) = &handler.http_get {
         validate_http(get, path.child("httpGet"), errors);
+    }
+    if let Some(exec) = &handler.exec {
+        validate_exec(exec, path.child("exec"), errors);
+    }
+    if let Some(socket) = &handler.tcp_socket {
+        validate_port(&socket.port, path.child("tcpSocket").child("port"), errors);
+    }
+    if let (Some(sleep), Some(grace)) = (&handler.sleep, grace)
+        && !(0..=grace).contains(&sleep.seconds)
+    {
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        errors.invalid(path.child("sleep"), sleep.seconds, detail);
     }
 }
 
@@ -96,6 +136,12 @@ fn validate_http(get: &HTTPGetAction, path: Path<'_>, errors: &mut FieldErrors) 
         path.child("scheme"),
         errors,
     );
+    for header in get.http_headers.iter().flatten() {
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if header.name.is_empty() || !header.name.bytes().all(is_name_byte) {
+            errors.invalid(path.child("httpHeaders"), &header.name, BAD_HEADER);
+        }
+    }
 }
 
 /// A port by number or by name.

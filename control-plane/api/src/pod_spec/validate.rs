@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 
-use super::{containers, placement, volumes};
+use super::{containers, names_in_pod, placement, volumes};
 use crate::field::{FieldErrors, Path};
 use crate::{metadata, names};
 
@@ -44,6 +44,7 @@ pub(crate) fn validate(spec: &PodSpec, path: Path<'_>, errors: &mut FieldErrors)
         errors,
     );
     validate_names(spec, path, errors);
+    names_in_pod::validate(spec, path, errors);
     validate_times(spec, path, errors);
     placement::validate(spec, path, errors);
     validate_security(spec, path.child("securityContext"), errors);
@@ -111,6 +112,10 @@ fn validate_times(spec: &PodSpec, path: Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn validate_security(spec: &PodSpec, path: Path<'_>, errors: &mut FieldErrors) {
+    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.invalid(path.child("shareProcessNamespace"), true, detail);
+    }
     let Some(context) = &spec.security_context else {
         return;
     };

@@ -247,7 +247,7 @@ fn every_kind_is_found_by_its_names() {
         events (ev) 
         namespaces (ns) finalize status
         nodes (no) proxy status
-        pods (po) attach binding eviction exec log portforward proxy status
+        pods (po) attach binding ephemeralcontainers eviction exec log portforward proxy resize status
         replicationcontrollers (rc) scale status
         secrets () 
         services (svc) status

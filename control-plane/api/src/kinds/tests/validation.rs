@@ -1,6 +1,7 @@
 //! What is refused, and in which words.
 
 mod pods;
+mod running;
 mod updates;
 
 use expect_test::{Expect, expect};
