@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_images::Store;
+use flotilla_images::{Puller, Settings, Store};
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::reserve::Reserve;
 use flotilla_lifecycle::{Quantities, ServiceAddress};
@@ -28,6 +28,7 @@ use crate::follow::{Follow, Servers};
 use crate::gauges::{Gauges, HostGauges};
 use crate::gone::GoneLogs;
 use crate::identity::{self, Connector, JoinError};
+use crate::images;
 use crate::machine::{LocalMachine, Machine};
 use crate::names::Names;
 use crate::network::{self, NetworkOptions};
@@ -148,7 +149,9 @@ impl Agent {
             state_dir: options.data_dir.join("volumes"),
             run_dir: options.run_dir.join("volumes"),
         })?;
-        let machine = LocalMachine::new(runtime, store, network, volumes, options.executable.clone());
+        let puller = Puller::new(store.clone(), Settings::of_node(&options.data_dir));
+        let executable = options.executable.clone();
+        let machine = LocalMachine::new(runtime, store, puller, network, volumes, executable);
         Ok(Self { options, machine })
     }
 
@@ -325,6 +328,10 @@ impl Assembly {
         };
         let (node, node_rx) = watch::channel(bytes::Bytes::new());
         let watcher = watcher.first(&node);
+        self.tracker.spawn(images::keep_space(
+            self.surroundings.machine.clone(),
+            shutdown.child_token(),
+        ));
         self.tracker.spawn(watcher.run(node, shutdown.child_token()));
         let stats = self.measure(&shutdown);
         let (gone, stop) = (self.surroundings.gone.clone(), shutdown.child_token());

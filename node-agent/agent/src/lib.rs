@@ -12,6 +12,7 @@ mod follow;
 mod gauges;
 mod gone;
 mod identity;
+mod images;
 mod logs;
 mod machine;
 mod names;

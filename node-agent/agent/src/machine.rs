@@ -15,7 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flotilla_images::{Image, ImageSummary, Store, StoreError, User};
+use flotilla_images::{
+    Freed, Image, ImageSummary, Keyring, Progress, Pulled, Puller, SpacePolicy, Store, StoreError, User,
+};
 use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
 use flotilla_report::report;
 use flotilla_runtime::{
@@ -37,6 +39,11 @@ pub(crate) use port::ConnectPortError;
 pub(crate) use volumes::VolumesOrder;
 
 use crate::stats::PodUsage;
+
+/// A pull that takes this long is told of, and then after twice the time, and so on.
+const PROGRESS_FIRST: Duration = Duration::from_secs(10);
+/// At the latest after this long it is told of again.
+const PROGRESS_LONGEST: Duration = Duration::from_secs(120);
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +127,15 @@ pub(crate) trait Machine: Send + Sync + 'static {
         uid: &str,
         container: &str,
     ) -> Result<Option<Image>, FindImageError>;
+    /// Brings the image from a registry. `told` hears now and then how far it is.
+    async fn pull(
+        &self,
+        reference: &str,
+        keyring: Keyring,
+        told: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Pulled, String>;
+    /// Removes images that nobody needs when the disk is too full.
+    fn free_space(&self) -> Result<Freed, StoreError>;
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError>;
     /// Makes the volumes, or brings them up to date. Those that cannot be are named.
     async fn set_up_volumes(&self, order: VolumesOrder) -> Result<(), Vec<SetUpError>>;
@@ -181,6 +197,7 @@ pub(crate) trait Machine: Send + Sync + 'static {
 pub(crate) struct LocalMachine {
     runtime: Runtime,
     store: Store,
+    puller: Puller,
     network: Network,
     volumes: Volumes,
     sandboxes: Mutex<HashMap<String, SandboxHandle>>,
@@ -193,6 +210,7 @@ impl LocalMachine {
     pub(crate) fn new(
         runtime: Runtime,
         store: Store,
+        puller: Puller,
         network: Network,
         volumes: Volumes,
         executable: PathBuf,
@@ -200,6 +218,7 @@ impl LocalMachine {
         Arc::new(Self {
             runtime,
             store,
+            puller,
             network,
             volumes,
             sandboxes: Mutex::default(),
@@ -269,6 +288,31 @@ impl Machine for LocalMachine {
         }
         self.builtin.cancelled().await;
         self.hold(reference, &holder).await
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        keyring: Keyring,
+        told: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Pulled, String> {
+        let mut ticket = self
+            .puller
+            .pull(reference, keyring)
+            .map_err(|error| report(&error))?;
+        let mut wait = PROGRESS_FIRST;
+        loop {
+            // Both arms only wait.
+            tokio::select! {
+                done = ticket.done() => return done.map_err(|error| report(&*error)),
+                () = tokio::time::sleep(wait) => told(ticket.progress()),
+            }
+            wait = (wait * 2).min(PROGRESS_LONGEST);
+        }
+    }
+
+    fn free_space(&self) -> Result<Freed, StoreError> {
+        self.store.free_space(&SpacePolicy::default())
     }
 
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError> {

@@ -180,11 +180,19 @@ pub(crate) fn observe(pressures: Pressures, images: &[ImageSummary], obstacle: O
     Condition {
         obstacle,
         pressures,
-        images: images
-            .iter()
-            .map(|image| (image.references.clone(), image.size_bytes))
-            .collect(),
+        images: named_by_size(images),
     }
+}
+
+/// Digests before tags, the largest image first: kubelet's order, which its cap of the list relies on.
+fn named_by_size(images: &[ImageSummary]) -> Vec<(Vec<String>, u64)> {
+    let names = |image: &ImageSummary| image.digests.iter().chain(&image.references).cloned().collect();
+    let mut named: Vec<(Vec<String>, u64)> = images
+        .iter()
+        .map(|image| (names(image), image.size_bytes))
+        .collect();
+    named.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    named
 }
 
 fn capacity(data_dir: &Path) -> Quantities {

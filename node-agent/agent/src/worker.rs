@@ -3,6 +3,8 @@
 //! *Guarantees*: what happened is on disk before it is reported, and a container's end is reported before what is
 //! left of it is removed. *Assumes*: nobody else touches the pod's sandbox.
 
+mod absorb;
+mod images;
 mod last_words;
 mod security;
 mod starting;
@@ -19,15 +21,15 @@ use std::time::Duration;
 use flotilla_images::Image;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
-    History, HookKind, Notice, Plan, Quantities, Run, Sandbox, ServiceAddress, StartedWith, View,
-    find_container, hook_failure, notices, plan, service_variables,
+    HookKind, Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, hook_failure, notices,
+    plan, service_variables,
 };
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;
-use flotilla_runtime::ContainerState;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +42,8 @@ use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{Desired, PodView};
 use crate::tokens::TokenClient;
+use absorb::absorb;
+use images::{PullEnd, Pulls};
 
 /// A state that the next step will change is told only if the step takes this long.
 const PASSING: Duration = Duration::from_millis(150);
@@ -105,6 +109,7 @@ pub(crate) struct Worker {
     checkpoint: Checkpoint,
     saved: Option<Checkpoint>,
     images: BTreeMap<String, Image>,
+    pulls: Pulls,
     changes: Option<watch::Receiver<u64>>,
     tending: Tending,
     /// When a token in a volume is to be replaced.
@@ -114,6 +119,7 @@ pub(crate) struct Worker {
 /// Why a wait ended.
 enum Woken {
     Again,
+    Pulled(Result<PullEnd, JoinError>),
     Shutdown,
     Report(Report),
 }
@@ -134,6 +140,7 @@ impl Worker {
             checkpoint,
             saved: None,
             images: BTreeMap::new(),
+            pulls: Pulls::new(),
             changes: None,
             tending: Tending::new(),
             renewal_at: None,
@@ -158,6 +165,7 @@ impl Worker {
                     .history
                     .stopping_since
                     .get_or_insert_with(Timestamp::now);
+                self.pulls = Pulls::new();
             }
             self.publish(&plan);
             self.tend();
@@ -189,6 +197,10 @@ impl Worker {
             match self.wait(limit, shutdown).await {
                 Woken::Again => return true,
                 Woken::Shutdown => return false,
+                Woken::Pulled(end) => {
+                    self.learn_pull(end).await;
+                    return true;
+                }
                 Woken::Report(report) => {
                     if self.learn_report(report) {
                         return true;
@@ -387,6 +399,7 @@ impl Worker {
             changes,
             desired,
             tending,
+            pulls,
             ..
         } = self;
         let changed = async move {
@@ -409,6 +422,8 @@ impl Worker {
             () = shutdown.cancelled() => Woken::Shutdown,
             changed = desired.changed() => if changed.is_ok() { Woken::Again } else { Woken::Shutdown },
             () = changed => Woken::Again,
+            // A pull that has ended is taken out in the same moment.
+            Some(end) = pulls.join_next() => Woken::Pulled(end),
             () = timer => Woken::Again,
             report = tending.report() => Woken::Report(report),
         }
@@ -462,34 +477,4 @@ fn is_same(one: &PodStatus, other: &PodStatus) -> bool {
 
 fn until(at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
-}
-
-/// Notes a container that the runtime knows: a start whose record was lost with the agent, or an end, whose exit code
-/// it returns.
-fn absorb(pod: &Pod, history: &mut History, container: &ContainerState) -> Option<i32> {
-    let known = find_container(pod, &container.name)?;
-    let past = history.container_mut(&container.name);
-    if past.attempts <= container.attempt {
-        past.attempts = container.attempt;
-        past.started(Run {
-            id: container.id.clone(),
-            started_at: container.started_at,
-            image: known.image.clone().unwrap_or_default(),
-            image_id: String::new(),
-            stop_signal: None,
-            finished: None,
-            started_with: StartedWith::default(),
-        });
-        history.expect_post_start(&known);
-    }
-    let past = history.container_mut(&container.name);
-    match container.finished? {
-        exit if exit.unknown => {
-            past.lost(exit.finished_at);
-            None
-        }
-        exit => past
-            .exited(&container.id, exit.code, exit.oom_killed, exit.finished_at)
-            .then_some(exit.code),
-    }
 }

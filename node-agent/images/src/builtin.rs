@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::StoreError;
 use crate::files::{At, sha256};
+use crate::index::Origin;
 use crate::manifest::architecture;
 use crate::store::{NewImage, Store};
 
@@ -45,6 +46,7 @@ impl Store {
                 config: config.as_bytes(),
                 layers: vec![layer.clone()],
                 created: None,
+                origin: Origin::Builtin,
             })?;
         }
         drop(shared);

@@ -7,16 +7,18 @@ use serde::de::DeserializeOwned;
 
 use crate::archive::Archive;
 use crate::files::sha256;
+use crate::index::Origin;
 use crate::layer::LayerError;
-use crate::manifest::{ConfigFile, Descriptor, DockerImage, Manifest, architecture, choose, is_attachment};
+use crate::manifest::{
+    ConfigFile, Descriptor, DockerImage, INDEX_DEPTH_MAX, Manifest, Unfit, architecture, check, choose,
+    is_attachment,
+};
 use crate::reference::{is_digest, normalize};
 use crate::store::{NewImage, Store, StoreError};
 use crate::{Limits, ParseReferenceError};
 
 /// An archive as a whole may be as large as this once decompressed.
 const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
-/// An index may point at an index; no tool nests deeper.
-const INDEX_DEPTH_MAX: usize = 4;
 
 /// Why an image could not be imported.
 #[derive(Debug, thiserror::Error)]
@@ -125,23 +127,9 @@ impl Store {
 
     fn add(&self, source: &Source, image: &Found) -> Result<(), ImportError> {
         let config: ConfigFile = parse(&image.config_member, &image.config)?;
-        if !(config.os.is_empty() || config.os == "linux")
-            || !(config.architecture.is_empty() || config.architecture == architecture())
-        {
-            return Err(ImportError::Platform);
-        }
-        let (layers, diff_ids, max) = (
-            image.layers.len(),
-            config.rootfs.diff_ids,
-            self.limits().layers_max,
-        );
-        if layers != diff_ids.len() || layers > max || layers == 0 {
-            return Err(ImportError::Layers {
-                layers,
-                diff_ids: diff_ids.len(),
-                max,
-            });
-        }
+        check(&config, image.layers.len(), self.limits().layers_max)
+            .map_err(|unfit| unfit_for_import(unfit, &image.config_member))?;
+        let diff_ids = config.rootfs.diff_ids;
         for (layer, diff_id) in image.layers.iter().zip(&diff_ids) {
             source.unpack_into(self, layer, diff_id)?;
         }
@@ -151,6 +139,7 @@ impl Store {
             config: &image.config,
             layers: diff_ids,
             created: config.created,
+            origin: Origin::Imported,
         })?;
         Ok(())
     }
@@ -318,13 +307,6 @@ impl Source {
     }
 
     fn unpack_into(&self, store: &Store, layer: &LayerMember, diff_id: &str) -> Result<(), ImportError> {
-        if !is_digest(diff_id) {
-            let source = io::Error::other(format!("{diff_id:?} is not a sha256 digest"));
-            return Err(ImportError::Document {
-                member: layer.member.clone(),
-                source,
-            });
-        }
         if store.has_layer(diff_id) {
             return Ok(());
         }
@@ -372,6 +354,25 @@ impl Source {
             Ok(Some(bytes))
         };
         read().map_err(|source| document_error(member, source))
+    }
+}
+
+fn unfit_for_import(unfit: Unfit, config_member: &str) -> ImportError {
+    match unfit {
+        Unfit::Platform { .. } => ImportError::Platform,
+        Unfit::Layers {
+            layers,
+            diff_ids,
+            max,
+        } => ImportError::Layers {
+            layers,
+            diff_ids,
+            max,
+        },
+        Unfit::DiffId(wrong) => document_error(
+            config_member,
+            io::Error::other(format!("{wrong:?} is not a sha256 digest")),
+        ),
     }
 }
 

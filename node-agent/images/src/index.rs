@@ -37,6 +37,32 @@ pub(crate) struct ImageRecord {
     pub(crate) size_bytes: u64,
     /// RFC 3339, as the image says.
     pub(crate) created: Option<String>,
+    /// Only what can be had again is removed when the disk is full.
+    #[serde(default)]
+    pub(crate) origin: Origin,
+    /// The operator wants it to stay.
+    #[serde(default)]
+    pub(crate) pinned: bool,
+}
+
+impl ImageRecord {
+    /// It stays when the disk is full.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.pinned || self.origin != Origin::Pulled
+    }
+}
+
+/// Where an image came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Origin {
+    /// An archive, which may be nowhere any more.
+    #[default]
+    Imported,
+    /// A registry, where it can be had again.
+    Pulled,
+    /// The flotilla executable.
+    Builtin,
 }
 
 impl Index {
@@ -84,13 +110,45 @@ impl Index {
         let before = self.references.len();
         self.references
             .retain(|name, target| name != normal && target.id != normal);
+        let named: BTreeSet<&String> = self.references.values().map(|target| &target.id).collect();
+        for (_, record) in self.images.iter_mut().filter(|(id, _)| !named.contains(id)) {
+            record.pinned = false;
+        }
         before != self.references.len()
     }
 
-    /// Forgets images that no reference names.
+    /// Forgets images that no reference names and nobody pinned.
     pub(crate) fn drop_unreferenced(&mut self) {
         let named: BTreeSet<&String> = self.references.values().map(|target| &target.id).collect();
-        self.images.retain(|id, _| named.contains(id));
+        self.images
+            .retain(|id, record| record.pinned || named.contains(id));
+    }
+
+    /// `repository@digest` of an image; `asked` is the normal reference that it was found by.
+    pub(crate) fn digest_reference(&self, id: &str, asked: &str) -> Option<String> {
+        let named = self.references.iter().filter(|(_, target)| target.id == id);
+        let digests = named.filter_map(|(name, target)| {
+            let digest = target.manifest.as_deref()?;
+            Some((name, format!("{}@{digest}", reference::repository(name))))
+        });
+        let closeness = |name: &str| {
+            let is_same_repository = reference::repository(name) == reference::repository(asked);
+            (name == asked, is_same_repository)
+        };
+        digests
+            .max_by_key(|(name, _)| closeness(name))
+            .map(|(_, digest)| digest)
+    }
+
+    /// Every `repository@digest` of an image, each once.
+    pub(crate) fn digests_of(&self, id: &str) -> BTreeSet<String> {
+        let named = self.references.iter().filter(|(_, target)| target.id == id);
+        named
+            .filter_map(|(name, target)| {
+                let digest = target.manifest.as_deref()?;
+                Some(format!("{}@{digest}", reference::repository(name)))
+            })
+            .collect()
     }
 
     /// Normal references of an image.
@@ -113,6 +171,8 @@ mod tests {
             layers: vec![],
             size_bytes: 1,
             created: None,
+            origin: Origin::Pulled,
+            pinned: false,
         };
         Index {
             references: [
@@ -147,6 +207,33 @@ mod tests {
         assert_eq!(index.find("docker.io/library/a:9@sha256:ida"), Some("sha256:ida"));
         assert_eq!(index.find("docker.io/library/a@sha256:mb"), None);
         assert_eq!(index.find("docker.io/library/c:1"), None);
+    }
+
+    #[test]
+    fn an_image_is_told_by_the_digest_of_the_name_that_it_was_asked_by() {
+        let mut index = index();
+        let again = index.references["docker.io/library/a:1"].clone();
+        index.references.insert("r.example/c:1".to_owned(), again);
+        let told = |asked: &str| index.digest_reference("sha256:ida", asked).unwrap();
+        assert_eq!(told("docker.io/library/a:2"), "docker.io/library/a@sha256:ma");
+        assert_eq!(told("r.example/c:1"), "r.example/c@sha256:ma");
+        assert_eq!(index.digests_of("sha256:ida").len(), 2);
+        assert_eq!(index.digest_reference("sha256:none", "r.example/c:1"), None);
+    }
+
+    #[test]
+    fn a_pinned_image_outlives_its_tag_but_not_its_removal() {
+        let mut index = index();
+        index.images.get_mut("sha256:idb").unwrap().pinned = true;
+        let moved = index.references["docker.io/library/a:1"].clone();
+        index.references.insert("docker.io/library/b:1".to_owned(), moved);
+        index.drop_unreferenced();
+        assert!(index.images.contains_key("sha256:idb"), "the tag moved on");
+        let mut index = super::tests::index();
+        index.images.get_mut("sha256:idb").unwrap().pinned = true;
+        assert!(index.remove("docker.io/library/b:1"));
+        index.drop_unreferenced();
+        assert!(!index.images.contains_key("sha256:idb"));
     }
 
     #[test]

@@ -5,11 +5,20 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::ImageConfig;
+use crate::reference::is_digest;
+
+/// An index may point at an index; no tool nests deeper.
+pub(crate) const INDEX_DEPTH_MAX: usize = 4;
 
 /// Points at a blob.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
     pub(crate) digest: String,
+    #[serde(default)]
+    pub(crate) size: Option<u64>,
+    #[serde(default)]
+    pub(crate) media_type: Option<String>,
     #[serde(default)]
     pub(crate) platform: Option<Platform>,
     #[serde(default)]
@@ -99,6 +108,43 @@ impl ConfigFile {
     }
 }
 
+/// Why an image does not fit this machine, or itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It is for other machines.
+    Platform { has: String },
+    /// Layers and configuration do not match, or are too many.
+    Layers {
+        layers: usize,
+        diff_ids: usize,
+        max: usize,
+    },
+    /// The configuration names a layer by what is no digest.
+    DiffId(String),
+}
+
+/// Checks a configuration against this machine and the number of layers in its manifest.
+pub(crate) fn check(config: &ConfigFile, layers: usize, max: usize) -> Result<(), Unfit> {
+    let fits = |has: &str, wanted: &str| has.is_empty() || has == wanted;
+    if !fits(&config.os, "linux") || !fits(&config.architecture, architecture()) {
+        return Err(Unfit::Platform {
+            has: format!("{}/{}", config.os, config.architecture),
+        });
+    }
+    let diff_ids = config.rootfs.diff_ids.len();
+    if layers != diff_ids || layers > max || layers == 0 {
+        return Err(Unfit::Layers {
+            layers,
+            diff_ids,
+            max,
+        });
+    }
+    match config.rootfs.diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+        Some(wrong) => Err(Unfit::DiffId(wrong.clone())),
+        None => Ok(()),
+    }
+}
+
 /// The machine architecture in the words of OCI.
 pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
@@ -132,6 +178,8 @@ mod tests {
     fn descriptor(digest: &str, platform: Option<(&str, &str)>) -> Descriptor {
         Descriptor {
             digest: digest.into(),
+            size: None,
+            media_type: None,
             platform: platform.map(|(os, architecture)| Platform {
                 architecture: architecture.into(),
                 os: os.into(),

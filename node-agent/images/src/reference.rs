@@ -62,6 +62,35 @@ pub fn normalize(reference: &str) -> Result<String, ParseReferenceError> {
     Ok(normal)
 }
 
+/// A normal reference, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parts<'a> {
+    /// `docker.io`, `localhost:5000`.
+    pub(crate) registry: &'a str,
+    /// `library/nginx`.
+    pub(crate) repository: &'a str,
+    pub(crate) tag: Option<&'a str>,
+    pub(crate) digest: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    /// *Assumes* what [`normalize`] gave.
+    pub(crate) fn of(normal: &'a str) -> Self {
+        let (name, digest) = match normal.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (normal, None),
+        };
+        let (name, tag) = split_tag(name);
+        let (registry, repository) = split_registry(name);
+        Self {
+            registry,
+            repository,
+            tag,
+            digest,
+        }
+    }
+}
+
 /// The repository of a normal reference, without tag and digest.
 pub(crate) fn repository(normal: &str) -> &str {
     let name = normal.split_once('@').map_or(normal, |(name, _)| name);
@@ -194,5 +223,12 @@ mod tests {
         assert_eq!(repository(&normal), "localhost:5000/app");
         assert_eq!(digest(&normal), Some(format!("sha256:{hex}").as_str()));
         assert_eq!(repository("localhost:5000/app"), "localhost:5000/app");
+        let parts = Parts::of(&normal);
+        assert_eq!(
+            (parts.registry, parts.repository, parts.tag),
+            ("localhost:5000", "app", Some("v1"))
+        );
+        assert_eq!(parts.digest, digest(&normal));
+        assert_eq!(Parts::of("docker.io/library/nginx:1").repository, "library/nginx");
     }
 }

@@ -6,6 +6,8 @@
 //! layers/<hex>/        unpacked layers by the digest of their tar stream
 //! sizes/<hex>          bytes of a layer's files
 //! holds/<holder>       layers that a container uses, one digest a line
+//! used/<hex>           by its time: when an image was last asked for
+//! downloads/<hex>      blobs on their way here; a broken transfer goes on from them
 //! scratch/             layers on their way in or out
 //! lock, index.lock
 //! ```
@@ -13,7 +15,11 @@
 //! *Guarantees*: an image that [`Store::resolve`] finds is complete, also after a power cut: layers are synced and
 //! renamed into place before the index names them. What [`Store::hold`] returned stays until it is released.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod garbage;
+
+pub use garbage::Freed;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,7 +27,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, syncfs};
 
 use crate::files::{At, hex_of, lock, names_in, sha256, sync_folder, write_atomically};
-use crate::index::{ImageRecord, Index, Target};
+use crate::index::{ImageRecord, Index, Origin, Target};
 use crate::manifest::ConfigFile;
 use crate::reference::is_digest;
 use crate::{Limits, ParseReferenceError, normalize};
@@ -54,6 +60,10 @@ pub struct Image {
     pub reference: String,
     /// `sha256:…` of the image's configuration.
     pub id: String,
+    /// `registry/name@sha256:…` of its manifest; an image out of a docker archive has none.
+    pub digest: Option<String>,
+    /// A registry is where it came from; an imported or built-in image came from none.
+    pub is_pulled: bool,
     /// What it runs.
     pub config: ImageConfig,
     /// Unpacked layers, top first, as overlayfs wants its lower folders.
@@ -73,6 +83,12 @@ pub struct ImageSummary {
     pub size_bytes: u64,
     /// RFC 3339 time at which the image was built, as the image says.
     pub created: Option<String>,
+    /// Every `registry/name@sha256:…` that names it.
+    pub digests: Vec<String>,
+    /// It stays when the disk is full, because the operator wants it or because no registry has it.
+    pub is_kept: bool,
+    /// The operator wants it to stay.
+    pub is_pinned: bool,
 }
 
 /// Why the store could not be read or changed.
@@ -118,6 +134,7 @@ pub(crate) struct NewImage<'a> {
     pub(crate) config: &'a [u8],
     pub(crate) layers: Vec<String>,
     pub(crate) created: Option<String>,
+    pub(crate) origin: Origin,
 }
 
 impl Store {
@@ -132,7 +149,15 @@ impl Store {
             root: root.into(),
             limits,
         };
-        for folder in ["blobs/sha256", "layers", "sizes", "holds", "scratch"] {
+        for folder in [
+            "blobs/sha256",
+            "layers",
+            "sizes",
+            "holds",
+            "used",
+            "downloads",
+            "scratch",
+        ] {
             let folder = store.root.join(folder);
             fs::create_dir_all(&folder).at("create", &folder)?;
         }
@@ -150,6 +175,9 @@ impl Store {
                 id: id.clone(),
                 size_bytes: record.size_bytes,
                 created: record.created.clone(),
+                digests: index.digests_of(id).into_iter().collect(),
+                is_kept: record.is_kept(),
+                is_pinned: record.pinned,
             })
             .collect();
         images.sort_by(|a, b| a.references.cmp(&b.references));
@@ -189,7 +217,9 @@ impl Store {
         }
         let config: ConfigFile = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.into()))?;
         Ok(Some(Image {
+            digest: index.digest_reference(&id, &reference),
             reference,
+            is_pulled: record.origin == Origin::Pulled,
             config: config.into_image_config(),
             layers: record
                 .layers
@@ -216,6 +246,7 @@ impl Store {
                 .filter_map(|layer| layer.file_name()?.to_str());
             let layers = names.collect::<Vec<_>>().join("\n");
             write_atomically(&self.scratch_dir(), &path, layers.as_bytes())?;
+            self.note_use(&image.id)?;
         }
         Ok(image)
     }
@@ -234,59 +265,27 @@ impl Store {
         names_in(&self.root.join("holds"))
     }
 
-    /// Removes layers and blobs that nothing needs. Does nothing while an import runs; the next call will.
-    pub fn collect_garbage(&self) -> Result<(), StoreError> {
-        let Some(exclusive) = lock(&self.root.join("lock"), FlockOperation::NonBlockingLockExclusive)? else {
-            return Ok(());
-        };
-        let index = self.index()?;
-        let mut needed: BTreeSet<String> = index
-            .images
-            .values()
-            .flat_map(|image| &image.layers)
-            .map(|layer| hex_of(layer).to_owned())
-            .collect();
-        for holder in self.holders()? {
-            let path = self.root.join("holds").join(holder);
-            needed.extend(
-                fs::read_to_string(&path)
-                    .unwrap_or_default()
-                    .lines()
-                    .map(str::to_owned),
-            );
-        }
-        let (layers, sizes, scratch) = (
-            self.root.join("layers"),
-            self.root.join("sizes"),
-            self.scratch_dir(),
-        );
-        for name in names_in(&layers)?
-            .into_iter()
-            .filter(|name| !needed.contains(name))
-        {
-            remove(&scratch.join(&name))?;
-            fs::rename(layers.join(&name), scratch.join(&name)).at("move", &layers.join(&name))?;
-            remove(&sizes.join(&name))?;
-        }
-        let blobs = self.root.join("blobs/sha256");
-        for name in names_in(&blobs)?
-            .into_iter()
-            .filter(|name| !index.images.contains_key(&format!("sha256:{name}")))
-        {
-            remove(&blobs.join(name))?;
-        }
-        // No import runs, so whatever is in scratch belongs to nobody; names are random, so later ones differ.
-        let leftover = names_in(&scratch)?;
-        drop(exclusive);
-        leftover.iter().try_for_each(|name| remove(&scratch.join(name)))
-    }
-
     pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
     pub(crate) fn scratch_dir(&self) -> PathBuf {
         self.root.join("scratch")
+    }
+
+    /// Where a blob is downloaded to. *Assumes* a digest.
+    pub(crate) fn download(&self, digest: &str) -> PathBuf {
+        self.root.join("downloads").join(hex_of(digest))
+    }
+
+    /// Keeps an image when the disk is full, or no longer. False: there is no such image.
+    pub fn pin(&self, reference: &str, pinned: bool) -> Result<bool, StoreError> {
+        let normal = normal_or_id(reference)?;
+        self.change_index(|index| {
+            let id = index.find(&normal).map(str::to_owned);
+            let record = id.and_then(|id| index.images.get_mut(&id));
+            record.map(|record| record.pinned = pinned).is_some()
+        })
     }
 
     pub(crate) fn index(&self) -> Result<Index, StoreError> {
@@ -343,29 +342,45 @@ impl Store {
     pub(crate) fn record(&self, image: NewImage<'_>) -> Result<(), StoreError> {
         let id = sha256(image.config);
         write_atomically(&self.scratch_dir(), &self.blob(&id), image.config)?;
-        let sizes = image.layers.iter().map(|layer| {
-            let path = self.root.join("sizes").join(hex_of(layer));
-            fs::read_to_string(path)
-                .ok()
-                .and_then(|size| size.parse::<u64>().ok())
-                .unwrap_or(0)
-        });
-        let record = ImageRecord {
+        let sizes = image.layers.iter().map(|layer| self.layer_bytes(layer));
+        let fresh = ImageRecord {
             size_bytes: sizes.sum(),
             layers: image.layers,
             created: image.created,
+            origin: image.origin,
+            pinned: false,
         };
+        self.note_use(&id)?;
         let target = Target {
             id: id.clone(),
             manifest: image.manifest.map(str::to_owned),
         };
         self.change_index(|index| {
+            let known = index.images.get(&id);
+            let pinned = known.is_some_and(|known| known.pinned);
+            // What was once imported is not sure to be in any registry.
+            let origin = match known {
+                Some(known) if fresh.origin == Origin::Pulled => known.origin,
+                _ => fresh.origin,
+            };
+            let record = ImageRecord {
+                pinned,
+                origin,
+                ..fresh
+            };
             index.images.insert(id, record);
             index
                 .references
                 .extend(image.references.iter().map(|name| (name.clone(), target.clone())));
             index.drop_unreferenced();
         })
+    }
+
+    /// Bytes of a layer's files.
+    fn layer_bytes(&self, diff_id: &str) -> u64 {
+        let path = self.root.join("sizes").join(hex_of(diff_id));
+        let size = fs::read_to_string(path).ok();
+        size.and_then(|size| size.parse().ok()).unwrap_or(0)
     }
 
     fn change_index<T>(&self, change: impl FnOnce(&mut Index) -> T) -> Result<T, StoreError> {
@@ -397,20 +412,6 @@ fn normal_or_id(reference: &str) -> Result<String, ParseReferenceError> {
         Ok(reference.to_owned())
     } else {
         normalize(reference)
-    }
-}
-
-/// Removes a file or a folder with all that is in it; it may be gone already.
-fn remove(path: &Path) -> Result<(), StoreError> {
-    let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_folder {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
-        _ => Ok(()),
     }
 }
 

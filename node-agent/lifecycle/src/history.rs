@@ -197,6 +197,11 @@ pub enum ImageState {
     /// Not looked for since the last start.
     #[default]
     Unknown,
+    /// On its way from a registry.
+    Pulling {
+        /// How long the wait before this attempt was; none for the first one.
+        waited_seconds: Option<i64>,
+    },
     /// Found.
     Present,
     /// Looked for in vain.
@@ -278,6 +283,15 @@ impl History {
         }
     }
 
+    /// The agent that was pulling images is no more: they are looked for anew.
+    pub fn pulls_lost(&mut self) {
+        for container in self.containers.values_mut() {
+            if matches!(container.image, ImageState::Pulling { .. }) {
+                container.image = ImageState::Unknown;
+            }
+        }
+    }
+
     /// The desired pod or what it refers to changed: what failed for the want of it is worth another try.
     pub fn inputs_changed(&mut self) {
         for container in self.containers.values_mut() {
@@ -310,8 +324,8 @@ impl ContainerHistory {
 
     /// The image was not found; `reason` is the waiting state's.
     pub fn image_missing(&mut self, reason: &str, message: String, now: Timestamp) {
-        let wait_seconds = match &self.image {
-            ImageState::Missing { wait_seconds, .. } if reason == "ErrImagePull" => double(*wait_seconds),
+        let wait_seconds = match self.waited_seconds() {
+            Some(waited) if reason == "ErrImagePull" => double(waited),
             _ => FIRST_SECONDS,
         };
         self.image = ImageState::Missing {
@@ -320,6 +334,21 @@ impl ContainerHistory {
             since: now,
             wait_seconds,
         };
+    }
+
+    /// The image is being pulled.
+    pub fn image_pulling(&mut self) {
+        self.image = ImageState::Pulling {
+            waited_seconds: self.waited_seconds(),
+        };
+    }
+
+    fn waited_seconds(&self) -> Option<i64> {
+        match &self.image {
+            ImageState::Missing { wait_seconds, .. } => Some(*wait_seconds),
+            ImageState::Pulling { waited_seconds } => *waited_seconds,
+            ImageState::Unknown | ImageState::Present => None,
+        }
     }
 
     /// An attempt has a live process.

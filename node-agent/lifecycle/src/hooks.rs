@@ -101,6 +101,7 @@ impl History {
 
     /// An agent takes over from an earlier one, whose hooks have ended with it.
     pub fn taken_over(&mut self) {
+        self.pulls_lost();
         for past in self.containers.values_mut() {
             if past.stop == Some(Stop::Hook) {
                 past.stop = None;

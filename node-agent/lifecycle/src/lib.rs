@@ -11,6 +11,7 @@ mod files;
 mod handlers;
 mod history;
 mod hooks;
+mod images;
 mod launch;
 mod notices;
 mod plan;
@@ -36,6 +37,7 @@ pub use history::{
     Termination, Trouble,
 };
 pub use hooks::{HookKind, WantedHook, hook_failure, wanted_hooks};
+pub use images::{PullPolicy, pull_policy};
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};

@@ -251,7 +251,7 @@ fn begin(view: &View<'_>, container: &Container, has_sandbox: bool, draft: &mut 
             container: container.name.clone(),
             attempt: history.map_or(0, |history| history.attempts),
         }),
-        ImageState::Present => {}
+        ImageState::Present | ImageState::Pulling { .. } => {}
     }
 }
 

@@ -22,7 +22,7 @@ use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
-use crate::machine::fake::{FakeMachine, IMAGE, NO_COMMAND};
+use crate::machine::fake::{FakeMachine, IMAGE, NO_COMMAND, SLOW_IMAGE};
 
 /// Longer than any of these tests may take, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -357,11 +357,15 @@ fn web() -> String {
 }
 
 fn deleted(grace: i64) -> String {
+    deleted_with(grace, IMAGE)
+}
+
+fn deleted_with(grace: i64, image: &str) -> String {
     let meta = format!(r#","deletionTimestamp":"2026-01-01T00:00:00Z","deletionGracePeriodSeconds":{grace}"#);
     pod(
         "web",
         &meta,
-        &format!(r#"{{"containers":[{{"name":"web","image":"{IMAGE}"}}]}}"#),
+        &format!(r#"{{"containers":[{{"name":"web","image":"{image}"}}]}}"#),
     )
 }
 
@@ -471,8 +475,7 @@ async fn errors_are_told_in_kubelets_words() {
         let said = talk
             .until(|line| line == "image event Failed Error: ErrImagePull")
             .await;
-        let pull =
-            "image event Failed Failed to pull image \"nowhere:v1\": image nowhere:v1 is not on this node";
+        let pull = "image event Failed Failed to pull image \"nowhere:v1\": nowhere:v1: not found";
         assert!(said.iter().any(|line| line.starts_with(pull)), "{said:?}");
         talk.assign(&command).await;
         let said = talk.until(|line| line.starts_with("command event Failed")).await;
@@ -485,6 +488,27 @@ async fn errors_are_told_in_kubelets_words() {
             last(&said),
             "config event Failed Error: configmap \"none\" not found"
         );
+        agent.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_its_image_can_be_deleted() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        let spec = format!(r#"{{"containers":[{{"name":"web","image":"{SLOW_IMAGE}"}}]}}"#);
+        talk.lead(&[&pod("web", "", &spec)]).await;
+        talk.until(|line| line == "web event Pulling Pulling image \"slow:v1\"")
+            .await;
+        bench
+            .machine
+            .until(|log| log.contains(&"pull slow:v1".to_owned()))
+            .await;
+        talk.assign(&deleted_with(30, SLOW_IMAGE)).await;
+        talk.until(|line| line == "web gone").await;
         agent.stop().await;
     })
     .await;

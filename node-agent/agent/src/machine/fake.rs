@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flotilla_images::{Image, ImageConfig, ImageSummary, ResolveUserError, StoreError, User};
+use flotilla_images::{
+    Freed, Image, ImageConfig, ImageSummary, Keyring, Progress, Pulled, ResolveUserError, StoreError, User,
+};
 use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError, Mount,
@@ -27,6 +29,8 @@ use crate::stats::PodUsage;
 
 /// Images that exist; all others do not.
 pub(crate) const IMAGE: &str = "demo:v1";
+/// An image whose registry never answers.
+pub(crate) const SLOW_IMAGE: &str = "slow:v1";
 /// A command that cannot be found.
 pub(crate) const NO_COMMAND: &str = "/missing";
 
@@ -150,6 +154,8 @@ impl Machine for FakeMachine {
         let image = Image {
             reference: format!("docker.io/library/{reference}"),
             id: "sha256:1".to_owned(),
+            digest: None,
+            is_pulled: false,
             config: ImageConfig {
                 entrypoint: vec!["/demo".to_owned()],
                 ..ImageConfig::default()
@@ -158,6 +164,23 @@ impl Machine for FakeMachine {
             size_bytes: 1,
         };
         Ok((reference == IMAGE).then_some(image))
+    }
+
+    async fn pull(
+        &self,
+        reference: &str,
+        _: Keyring,
+        _: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<Pulled, String> {
+        self.note(format!("pull {reference}"));
+        if reference == SLOW_IMAGE {
+            std::future::pending::<()>().await;
+        }
+        Err(format!("{reference}: not found"))
+    }
+
+    fn free_space(&self) -> Result<Freed, StoreError> {
+        Ok(Freed::default())
     }
 
     fn user(&self, _: &Image, _: &str) -> Result<User, ResolveUserError> {

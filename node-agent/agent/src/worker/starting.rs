@@ -84,7 +84,7 @@ impl Worker {
             id,
             started_at: now,
             image: image.reference.clone(),
-            image_id: image.id.clone(),
+            image_id: image.digest.clone().unwrap_or_else(|| image.id.clone()),
             stop_signal: image.config.stop_signal.clone(),
             finished: None,
             started_with,

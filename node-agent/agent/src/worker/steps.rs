@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use flotilla_images::Image;
 use flotilla_lifecycle::{
     Begin, CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
 };
@@ -11,6 +10,7 @@ use flotilla_runtime::{Resources, SandboxSpec};
 use jiff::Timestamp;
 
 use super::Worker;
+use super::images::{Found, Missing};
 use super::security;
 use super::volumes::Outfit;
 
@@ -20,16 +20,10 @@ const SIGKILL: i32 = 9;
 enum Outcome {
     Image {
         container: String,
-        found: Result<Image, Missing>,
+        found: Result<Found, Missing>,
     },
     Volumes(Outfit),
     Sandbox(Result<Vec<IpAddr>, String>),
-}
-
-/// Why an image is not at hand.
-struct Missing {
-    reason: &'static str,
-    message: String,
 }
 
 impl Worker {
@@ -68,45 +62,6 @@ impl Worker {
         }
     }
 
-    async fn find_image(&self, name: &str) -> Result<Image, Missing> {
-        let container = self.container(name).unwrap_or_default();
-        let reference = container.image.as_deref().unwrap_or_default();
-        if let Err(error) = flotilla_images::normalize(reference) {
-            let message = format!(
-                "Failed to apply default image tag \"{reference}\": {}",
-                report(&error)
-            );
-            return Err(Missing {
-                reason: "InvalidImageName",
-                message,
-            });
-        }
-        let policy = container.image_pull_policy.as_deref();
-        match self
-            .surroundings
-            .machine
-            .find_image(reference, &self.uid, name)
-            .await
-        {
-            Ok(Some(image)) => Ok(image),
-            Ok(None) if policy == Some("Never") => Err(Missing {
-                reason: "ErrImageNeverPull",
-                message: format!("Container image \"{reference}\" is not present with pull policy of Never"),
-            }),
-            Ok(None) => Err(Missing {
-                reason: "ErrImagePull",
-                message: format!(
-                    "image {reference} is not on this node, and pulling from registries is not supported yet: \
-                     add it with `flotilla image import FILE`"
-                ),
-            }),
-            Err(error) => Err(Missing {
-                reason: "ErrImagePull",
-                message: report(&error),
-            }),
-        }
-    }
-
     fn sandbox_spec(&self) -> SandboxSpec {
         let pod = &self.checkpoint.pod;
         let meta = &pod.metadata;
@@ -136,7 +91,7 @@ impl Worker {
     fn learn(&mut self, outcome: Outcome) {
         let now = Timestamp::now();
         match outcome {
-            Outcome::Image { container, found } => self.learn_image(&container, found, now),
+            Outcome::Image { container, found } => self.learn_image(&container, found),
             Outcome::Volumes(outfit) => self.learn_volumes(outfit, now),
             Outcome::Sandbox(made) => {
                 self.changes = None;
@@ -152,43 +107,6 @@ impl Worker {
                         self.checkpoint.history.sandbox_failed(message, now);
                     }
                 }
-            }
-        }
-    }
-
-    fn learn_image(&mut self, name: &str, found: Result<Image, Missing>, now: Timestamp) {
-        let reference = self
-            .container(name)
-            .and_then(|container| container.image)
-            .unwrap_or_default();
-        match found {
-            Ok(image) => {
-                let message = format!("Container image \"{reference}\" already present on machine");
-                self.tell_about(name, false, "Pulled", message);
-                self.images.insert(name.to_owned(), image);
-                self.checkpoint.history.container_mut(name).image_found();
-            }
-            Err(missing) => {
-                match missing.reason {
-                    "ErrImagePull" => {
-                        self.tell_about(name, false, "Pulling", format!("Pulling image \"{reference}\""));
-                        let message = format!("Failed to pull image \"{reference}\": {}", missing.message);
-                        self.tell_about(name, true, "Failed", message);
-                        self.tell_about(name, true, "Failed", "Error: ErrImagePull".to_owned());
-                    }
-                    "InvalidImageName" => {
-                        self.tell_about(name, true, "InspectFailed", missing.message.clone())
-                    }
-                    _ => {
-                        self.tell_about(name, true, "ErrImageNeverPull", missing.message.clone());
-                        self.tell_about(name, true, "Failed", "Error: ErrImageNeverPull".to_owned());
-                    }
-                }
-                self.checkpoint.history.container_mut(name).image_missing(
-                    missing.reason,
-                    missing.message,
-                    now,
-                );
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the store finds, keeps and collects.
 
 use super::*;
+use crate::{SpacePolicy, Usage};
 
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -20,6 +21,7 @@ fn put(store: &Store, name: &str) {
             config,
             layers: vec![layer],
             created: None,
+            origin: Origin::Imported,
         })
         .unwrap();
 }
@@ -83,4 +85,58 @@ fn holders_are_file_names() {
         store.holders().unwrap().is_empty(),
         "an image that is not there is not held"
     );
+}
+
+#[test]
+fn a_full_disk_costs_pulled_images_that_nobody_uses() {
+    let (_folder, store) = store();
+    let image = |name: &str, origin| {
+        let layer = sha256(name.as_bytes());
+        store.add_layer(&layer, |_| Ok::<_, StoreError>(7)).unwrap();
+        let config = format!(r#"{{"config":{{"Cmd":["{name}"]}}}}"#);
+        let reference = format!("docker.io/library/{name}:1");
+        store
+            .record(NewImage {
+                references: &[reference],
+                manifest: None,
+                config: config.as_bytes(),
+                layers: vec![layer],
+                created: None,
+                origin,
+            })
+            .unwrap();
+    };
+    for name in ["used", "pinned", "unused"] {
+        image(name, Origin::Pulled);
+    }
+    image("imported", Origin::Imported);
+    store.hold("used:1", "uid.main").unwrap();
+    assert!(store.pin("pinned:1", true).unwrap());
+    assert!(!store.pin("none:1", true).unwrap());
+    let full = Usage {
+        capacity: 1000,
+        available: 0,
+    };
+    let policy = SpacePolicy {
+        age_min: std::time::Duration::ZERO,
+        ..SpacePolicy::default()
+    };
+    assert_eq!(
+        store.free_space_of(full, &SpacePolicy::default()).unwrap().images,
+        Vec::<String>::new(),
+        "all are young"
+    );
+    let freed = store.free_space_of(full, &policy).unwrap();
+    assert_eq!(freed.images, ["docker.io/library/unused:1"]);
+    assert_eq!((freed.bytes, freed.bytes_wanted), (7, 200));
+    let empty = Usage {
+        available: 1000,
+        ..full
+    };
+    store.release("uid.main").unwrap();
+    assert!(store.free_space_of(empty, &policy).unwrap().images.is_empty());
+    store.pin("pinned:1", false).unwrap();
+    assert_eq!(store.free_space_of(full, &policy).unwrap().images.len(), 2);
+    assert_eq!(store.list().unwrap().len(), 1, "what was imported stays");
+    assert_eq!(fs::read_dir(store.root.join("used")).unwrap().count(), 1);
 }

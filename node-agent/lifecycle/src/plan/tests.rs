@@ -388,6 +388,33 @@ fn missing_images_are_looked_for_ever_more_rarely() {
 }
 
 #[test]
+fn a_pull_keeps_its_back_off_and_is_begun_anew_by_the_next_agent() {
+    let mut story = Story::prepared(ONE);
+    let now = story.now;
+    let web = |story: &mut Story| story.history.container_mut("web").clone();
+    story
+        .history
+        .container_mut("web")
+        .image_missing("ErrImagePull", "nowhere".to_owned(), now);
+    story.history.container_mut("web").image_pulling();
+    assert_eq!(
+        (story.steps().as_str(), story.state("web").as_str()),
+        ("", "ContainerCreating restarts:0")
+    );
+    story
+        .history
+        .container_mut("web")
+        .image_missing("ErrImagePull", "nowhere".to_owned(), now);
+    assert!(matches!(
+        web(&mut story).image,
+        ImageState::Missing { wait_seconds: 20, .. }
+    ));
+    story.history.container_mut("web").image_pulling();
+    story.history.taken_over();
+    assert_eq!(story.steps(), "find web");
+}
+
+#[test]
 fn a_container_that_cannot_be_created_waits_for_better_input() {
     let mut story = Story::prepared(ONE);
     let now = story.now;
