@@ -1,6 +1,8 @@
-//! Latency of a pod's start: sandbox, then create and start of its container; 200 pods, one after the other.
+//! Latency of a pod's start: sandbox, then create and start of its container; and the same container's create and start
+//! by Debian's `runc` and `crun` where they are installed. All in turn, 200 times, so that all meet the same machine.
 //!
-//! `cargo bench -p flotilla-runtime` (as root).
+//! `cargo bench -p flotilla-runtime` (as root). Ours mounts the image's layers and loads the default seccomp filter as
+//! well; the others get a ready root and no filter.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -10,8 +12,16 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use flotilla_runtime::Seccomp;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
 use support::{Node, ended};
 
 const ROUNDS: usize = 200;
@@ -21,36 +31,132 @@ fn main() {
     tokio.block_on(measure());
 }
 
+#[derive(Default)]
+struct Times {
+    rows: Vec<(&'static str, Vec<Duration>)>,
+}
+
+impl Times {
+    fn add(&mut self, name: &'static str, time: Duration) {
+        match self.rows.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, times)) => times.push(time),
+            None => self.rows.push((name, vec![time])),
+        }
+    }
+
+    fn print(mut self) {
+        for (name, times) in &mut self.rows {
+            times.sort_unstable();
+            let of = |share: usize| times[times.len() * share / 100];
+            println!("{name:24} median {:>9.2?}  p99 {:>9.2?}", of(50), of(99));
+        }
+    }
+}
+
 async fn measure() {
     let node = Node::new();
-    let [mut sandboxes, mut starts, mut exits, mut destroys] = [const { Vec::<Duration>::new() }; 4];
+    let mut times = Times::default();
+    let bundle = bundle(&node).await;
+    let others = Others::new(bundle.clone(), node.dir.path().to_owned());
     for round in 0..ROUNDS {
-        let mut last = Instant::now();
-        let mut lap =
-            |times: &mut Vec<Duration>| times.push(std::mem::replace(&mut last, Instant::now()).elapsed());
+        let begun = Instant::now();
         let pod = node.pod(&format!("p{round}")).await;
-        lap(&mut sandboxes);
-        pod.start_container(node.container(&pod, "c", &["helper", "exit", "0"]))
-            .await
-            .unwrap();
-        lap(&mut starts);
-        ended(&pod, "c-0").await;
-        lap(&mut exits);
+        times.add("sandbox", begun.elapsed());
+        for (name, title, seccomp) in [
+            ("c", "create+start", Seccomp::RuntimeDefault),
+            ("d", "  the same, unconfined", Seccomp::Unconfined),
+        ] {
+            let mut spec = node.container(&pod, name, &["helper", "exit", "0"]);
+            spec.seccomp = seccomp;
+            let begun = Instant::now();
+            pod.start_container(spec).await.unwrap();
+            times.add(title, begun.elapsed());
+            ended(&pod, &format!("{name}-0")).await;
+        }
+        let begun = Instant::now();
         pod.destroy().await.unwrap();
-        lap(&mut destroys);
+        times.add("destroy", begun.elapsed());
+        for runtime in ["runc", "crun"] {
+            if let Some(time) = others.ask(runtime) {
+                times.add(runtime, time);
+            }
+        }
     }
-    for (name, mut times) in [
-        ("sandbox", sandboxes),
-        ("create+start", starts),
-        ("exit", exits),
-        ("destroy", destroys),
-    ] {
-        times.sort_unstable();
-        println!(
-            "{name:13} median {:>9.2?}  p99 {:>9.2?}",
-            times[ROUNDS / 2],
-            times[ROUNDS * 99 / 100]
-        );
-    }
+    times.print();
+    fs::remove_dir_all(&bundle).unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+/// What our container is made from, for others: its root ready, without the pod's namespaces.
+async fn bundle(node: &Node) -> PathBuf {
+    let pod = node.pod("model").await;
+    pod.start_container(node.container(&pod, "c", &["helper", "exit", "0"]))
+        .await
+        .unwrap();
+    ended(&pod, "c-0").await;
+    let config = node.dir.path().join("run/pods/model/containers/c-0/config.json");
+    let mut spec: Value = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+    pod.destroy().await.unwrap();
+    let bundle = node.dir.path().join("bundle");
+    fs::create_dir(&bundle).unwrap();
+    spec["root"]["path"] = json!(node.dir.path().join("layer"));
+    spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]);
+    spec["linux"]["cgroupsPath"] = json!(format!("{}-others/c", node.cgroup));
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    // It was the pod's, which is gone.
+    mounts.retain(|mount| mount["destination"] != "/dev/shm");
+    fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
+    bundle
+}
+
+/// A thread that runs other runtimes, with mounts of its own: `crun` works on no machine that has a v2 tree beside the
+/// v1 ones, so here it does not.
+struct Others {
+    asks: mpsc::Sender<&'static str>,
+    answers: mpsc::Receiver<Option<Duration>>,
+}
+
+impl Others {
+    fn new(bundle: PathBuf, dir: PathBuf) -> Others {
+        let (asks, asked) = mpsc::channel::<&'static str>();
+        let (answer, answers) = mpsc::channel();
+        std::thread::spawn(move || {
+            let none = None::<&str>;
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            // Elsewhere there is none.
+            umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH).ok();
+            for (round, runtime) in asked.into_iter().enumerate() {
+                answer.send(by_other(runtime, &bundle, &dir, round)).unwrap();
+            }
+        });
+        Others { asks, answers }
+    }
+
+    fn ask(&self, runtime: &'static str) -> Option<Duration> {
+        self.asks.send(runtime).unwrap();
+        self.answers.recv().unwrap()
+    }
+}
+
+/// Create and start by another runtime; `None` when it is not installed.
+fn by_other(runtime: &str, bundle: &Path, dir: &Path, round: usize) -> Option<Duration> {
+    let id = format!("flotilla-bench-{}-{round}", std::process::id());
+    let run = |args: &[&str]| {
+        let mut command = Command::new(runtime);
+        command
+            .arg("--root")
+            .arg(dir.join(runtime))
+            .args(args)
+            .current_dir(bundle);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.status()
+    };
+    let begun = Instant::now();
+    let created = run(&["create", &id]).ok()?;
+    assert!(created.success(), "{runtime} create failed");
+    assert!(run(&["start", &id]).unwrap().success(), "{runtime} start failed");
+    let time = begun.elapsed();
+    assert!(run(&["delete", "--force", &id]).unwrap().success());
+    Some(time)
 }

@@ -39,6 +39,9 @@ pub enum RunSandboxError {
         /// The pod's uid.
         uid: String,
     },
+    /// It would run with the node's users, less confined than the pod asks for.
+    #[error("user namespaces are not supported on this node: leave hostUsers out or set it to true")]
+    UserNamespace,
     /// A kernel parameter that is not the pod's own.
     #[error("sysctl {name:?} is forbidden: {reason}")]
     Sysctl {

@@ -108,6 +108,9 @@ impl Runtime {
         if !is_usable_name(&uid) {
             return Err(RunSandboxError::BadUid { uid });
         }
+        if spec.user_namespace {
+            return Err(RunSandboxError::UserNamespace);
+        }
         sysctl::check(&spec)?;
         let layout = self.layout(&uid);
         if layout.run.exists() {

@@ -31,6 +31,9 @@ pub struct SandboxSpec {
     /// Which processes its containers see.
     #[serde(default)]
     pub pids: PidNamespace,
+    /// Map the pod's users to others on the node (`hostUsers: false`). Refused: this runtime cannot do it yet.
+    #[serde(default)]
+    pub user_namespace: bool,
     /// Keep the node's shared memory, semaphores and message queues instead of a namespace.
     #[serde(default)]
     pub host_ipc: bool,

@@ -1,5 +1,7 @@
 //! What a pod's security settings and shared namespaces ask of the runtime. Pure.
 
+use std::collections::BTreeMap;
+
 use flotilla_api::qos_class;
 use flotilla_api::quantity::Quantity;
 use flotilla_lifecycle::Quantities;
@@ -16,6 +18,7 @@ const SCORE_BEST_EFFORT: i32 = 1000;
 pub(super) fn isolate(sandbox: &mut SandboxSpec, pod: &Pod) {
     let Some(spec) = &pod.spec else { return };
     sandbox.qos = class(spec);
+    sandbox.user_namespace = spec.host_users == Some(false);
     sandbox.host_ipc = spec.host_ipc == Some(true);
     sandbox.pids = if spec.host_pid == Some(true) {
         PidNamespace::Node
@@ -57,6 +60,7 @@ pub(super) fn confine(
     started.apparmor_profile = apparmor
         .filter(|profile| profile.type_ == "Localhost")
         .and_then(|profile| profile.localhost_profile.clone());
+    started.resources.huge_pages = huge_pages(container);
     started.oom_score_adj = pod
         .spec
         .as_ref()
@@ -77,6 +81,31 @@ fn class(spec: &PodSpec) -> QosClass {
         "Burstable" => QosClass::Burstable,
         _ => QosClass::BestEffort,
     }
+}
+
+/// Limits of huge pages (`hugepages-2Mi`) by the kernel's names for their sizes (`2MB`).
+fn huge_pages(container: &Container) -> BTreeMap<String, u64> {
+    let limits = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.as_ref());
+    let of_size = |name: &String| {
+        let size = name.strip_prefix("hugepages-")?;
+        let (digits, unit) = size.split_at_checked(size.len().checked_sub(2)?)?;
+        let unit = match unit {
+            "Ki" => "KB",
+            "Mi" => "MB",
+            "Gi" => "GB",
+            _ => return None,
+        };
+        let bytes = Quantity::get(limits, name).map(Quantity::value)?;
+        Some((format!("{digits}{unit}"), u64::try_from(bytes).ok()?))
+    };
+    limits
+        .into_iter()
+        .flat_map(BTreeMap::keys)
+        .filter_map(of_size)
+        .collect()
 }
 
 /// Kubelet's: burstable containers score the lower, the more of the node's memory they have asked for.
@@ -151,10 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_named_as_the_kernel_names_them() {
+        let limits = json!({"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi", "memory": "1Gi"});
+        let spec = confined(&json!({"containers": [{"name": "c", "resources": {"limits": limits}}]}));
+        let expected = [("1GB".to_owned(), 1 << 30), ("2MB".to_owned(), 4 << 20)];
+        assert_eq!(spec.resources.huge_pages, expected.into());
+    }
+
+    #[test]
     fn shared_namespaces_and_parameters_are_the_sandboxs() {
         let mut sandbox = SandboxSpec::default();
         let pod = pod(&json!({
             "hostIPC": true,
+            "hostUsers": false,
             "shareProcessNamespace": true,
             "containers": [{"name": "c"}],
             "securityContext": {"sysctls": [{"name": "net.core.somaxconn", "value": "77"}]}
@@ -164,6 +202,7 @@ mod tests {
             (sandbox.pids, sandbox.host_ipc, sandbox.qos),
             (PidNamespace::Pod, true, QosClass::BestEffort)
         );
+        assert!(sandbox.user_namespace);
         assert_eq!(sandbox.sysctls["net.core.somaxconn"], "77");
     }
 }
