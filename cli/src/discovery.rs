@@ -149,6 +149,8 @@ impl Discovery {
             [resource.plural.as_str(), resource.singular.as_str()]
                 .into_iter()
                 .chain(resource.short_names.iter().map(String::as_str))
+                // What the server computes has no name in the singular.
+                .filter(|word| !word.is_empty())
         });
         nearest(word, words).map_or_else(
             || "; `flotilla api-resources` lists what it has".to_owned(),
