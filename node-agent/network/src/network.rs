@@ -229,6 +229,11 @@ impl Inner {
 
     fn route_services(&self, range: Cidr) -> Result<(), NetworkError> {
         let configured = self.state().configured.ok_or(NetworkError::NotConfigured)?;
+        services::keep_bridges_apart().map_err(|source| NetworkError::System {
+            action: "route packets of pods on",
+            object: self.options.bridge.clone(),
+            source,
+        })?;
         here(
             "add the route to services on",
             &self.options.bridge,

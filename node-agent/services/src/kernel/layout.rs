@@ -183,7 +183,8 @@ const SOURCE: u32 = 12;
 const DESTINATION: u32 = 16;
 const CONNECTION_STATE: u32 = 0;
 const CONNECTION_STATUS: u32 = 2;
-const CONNECTION_DESTINATION: u32 = 9;
+/// The IPv4 address, in the form that the nft program can print.
+const CONNECTION_DESTINATION: u32 = 20;
 const CONNECTION_DESTINATION_PORT: u32 = 12;
 /// The bits of `established` and `related`.
 const STATE_KNOWN: u32 = 2 | 4;
