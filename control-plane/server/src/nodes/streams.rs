@@ -78,7 +78,7 @@ impl Nodes {
         request_json: Bytes,
     ) -> Result<Ends, Status> {
         let away = || {
-            Status::unavailable(format!(
+            unreached(format!(
                 "node {node:?} has no connection to this server: it is down, cut off, or starting"
             ))
         };
@@ -107,10 +107,10 @@ impl Nodes {
         tokio::time::timeout(OPEN_LIMIT, answer)
             .await
             .unwrap_or_else(|_| {
-                Err(Status::new(
-                    Reason::Timeout,
-                    format!("node {node:?} did not answer within {} s", OPEN_LIMIT.as_secs()),
-                ))
+                let limit = OPEN_LIMIT.as_secs();
+                Err(unreached(format!(
+                    "node {node:?} did not answer within {limit} s"
+                )))
             })
     }
 
@@ -150,6 +150,11 @@ impl Nodes {
         let outgoing = ReceiverStream::new(far.incoming);
         Ok(outgoing.map(|frame| Ok(flotilla_tunnel::to_wire(frame))).boxed())
     }
+}
+
+/// In Kubernetes' words and with its code: 503 would make clients try again for half a minute before they tell it.
+pub(super) fn unreached(why: String) -> Status {
+    Status::new(Reason::InternalError, format!("error dialing backend: {why}"))
 }
 
 #[async_trait::async_trait]
