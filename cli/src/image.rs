@@ -1,5 +1,7 @@
 //! `flotilla image`: the images of this machine's node.
 
+mod pull;
+
 use std::{
     io::{self, Write as _},
     path::PathBuf,
@@ -29,6 +31,27 @@ enum ImageCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Pulls images from their registries, as the node itself does.
+    Pull {
+        /// Their names, such as `docker.io/library/nginx:1.27`.
+        #[arg(required = true)]
+        images: Vec<String>,
+        /// A user of the registries; the password is read from standard input.
+        #[arg(long, value_name = "NAME")]
+        username: Option<String>,
+    },
+    /// Keeps images when the disk is full.
+    Pin {
+        /// Their names.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Lets pinned images go again when the disk is full.
+    Unpin {
+        /// Their names.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Lists the images.
     #[command(alias = "ls")]
     List,
@@ -42,9 +65,13 @@ enum ImageCommand {
 }
 
 pub(crate) fn run(args: ImageArgs) -> anyhow::Result<()> {
-    let store = Store::open(data_dir(args.data_dir)?.join("images"))?;
+    let data_dir = data_dir(args.data_dir)?;
+    let store = Store::open(data_dir.join("images"))?;
     match args.command {
         ImageCommand::Import { files } => import(&store, &files),
+        ImageCommand::Pull { images, username } => pull::run(store, &data_dir, &images, username),
+        ImageCommand::Pin { images } => pin(&store, &images, true),
+        ImageCommand::Unpin { images } => pin(&store, &images, false),
         ImageCommand::List => list(&store),
         ImageCommand::Rm { images } => remove(&store, &images),
     }
@@ -69,8 +96,24 @@ fn import(store: &Store, files: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn pin(store: &Store, images: &[String], pinned: bool) -> anyhow::Result<()> {
+    for image in images {
+        if !store.pin(image, pinned)? {
+            bail!("there is no image {image}; `flotilla image list` shows all");
+        }
+        let done = if pinned { "pinned" } else { "unpinned" };
+        writeln!(io::stdout(), "{done} {image}")?;
+    }
+    Ok(())
+}
+
 fn list(store: &Store) -> anyhow::Result<()> {
-    let mut rows = vec![["IMAGE".to_owned(), "ID".to_owned(), "SIZE".to_owned()]];
+    let mut rows = vec![[
+        "IMAGE".to_owned(),
+        "ID".to_owned(),
+        "SIZE".to_owned(),
+        "KEPT".to_owned(),
+    ]];
     for image in store.list()? {
         let id = image
             .id
@@ -79,12 +122,14 @@ fn list(store: &Store) -> anyhow::Result<()> {
             .take(12)
             .collect::<String>();
         let size = format!("{:.1} MB", image.size_bytes as f64 / 1e6);
-        rows.extend(
-            image
-                .references
-                .iter()
-                .map(|name| [name.clone(), id.clone(), size.clone()]),
-        );
+        let kept = match (image.is_pinned, image.is_kept) {
+            (true, _) => "pinned",
+            (false, true) => "imported",
+            (false, false) => "",
+        };
+        let names = image.references.iter().map(String::as_str);
+        let names = names.chain(image.references.is_empty().then_some("<none>"));
+        rows.extend(names.map(|name| [name.to_owned(), id.clone(), size.clone(), kept.to_owned()]));
     }
     let width = |column: usize| {
         rows.iter()
@@ -92,9 +137,10 @@ fn list(store: &Store) -> anyhow::Result<()> {
             .max()
             .unwrap_or(0)
     };
-    let (name_width, id_width) = (width(0), width(1));
-    for [name, id, size] in &rows {
-        writeln!(io::stdout(), "{name:name_width$}   {id:id_width$}   {size}")?;
+    let (name_width, id_width, size_width) = (width(0), width(1), width(2));
+    for [name, id, size, kept] in &rows {
+        let line = format!("{name:name_width$}   {id:id_width$}   {size:size_width$}   {kept}");
+        writeln!(io::stdout(), "{}", line.trim_end())?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! ([`logs`]).
 
 mod assignments;
+mod blobs;
 mod follow;
 mod join;
 mod liveness;
@@ -25,8 +26,9 @@ use std::{
 use flotilla_apiserver::ServiceAccountKeys;
 use flotilla_pki::PeerIdentity;
 use flotilla_proto::node::{
-    AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, RenewRequest, RenewResponse,
-    ServerMessage, StreamFrame, TokenRequest, TokenResponse, nodes_server, server_message::Kind as Said,
+    AgentMessage, BlobRequest, FollowEvent, FollowRequest, JoinRequest, JoinResponse, RenewRequest,
+    RenewResponse, ServerMessage, StreamFrame, TokenRequest, TokenResponse, nodes_server,
+    server_message::Kind as Said,
 };
 use flotilla_resources::Resources;
 use tokio::sync::{mpsc, watch};
@@ -111,6 +113,11 @@ impl Nodes {
         &self.inner.material
     }
 
+    fn connected_nodes(&self) -> Vec<String> {
+        let sessions = self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.keys().cloned().collect()
+    }
+
     fn session_of(&self, node: &str) -> Option<Session> {
         self.inner
             .sessions
@@ -165,6 +172,15 @@ impl nodes_server::Nodes for Nodes {
         let node = node_name(&request)?;
         let frames = self.accept_stream(&node, request.into_inner()).await?;
         Ok(Response::new(frames))
+    }
+
+    type BlobStream = blobs::Chunks;
+
+    async fn blob(&self, request: Request<BlobRequest>) -> Result<Response<Self::BlobStream>, Status> {
+        let node = node_name(&request)?;
+        self.relay_blob(&node, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     type FollowStream = ReceiverStream<Result<FollowEvent, Status>>;

@@ -13,6 +13,8 @@ pub const PORT_FORWARD: &str = "portforward";
 pub const GONE_PODS: &str = "gonepods";
 /// Reads a log of such a pod: [`GoneLogRequest`].
 pub const GONE_LOG: &str = "gonelog";
+/// Something of an image for another node: [`BlobRequest`].
+pub const BLOB: &str = "blob";
 
 /// The channels of `exec` and `attach`; Kubernetes' own numbers.
 pub mod channel {
@@ -32,6 +34,8 @@ pub mod channel {
 pub const CONNECTION: u8 = 0;
 /// The one channel of `gonepods` and `gonelog`, from the node.
 pub const PIECES: u8 = 0;
+/// The one channel of `blob`, from the node. Its close says that the data is whole.
+pub const DATA: u8 = 0;
 
 /// The pod that is meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +131,16 @@ pub struct GoneLogRequest {
     pub limit_bytes: Option<u64>,
     /// Only lines from this moment on.
     pub since_unix_nanos: Option<i64>,
+}
+
+/// Something of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum BlobRequest {
+    /// The description of the image with this reference.
+    Image(String),
+    /// The compressed bytes of the layer whose tar stream has this digest.
+    Layer(String),
 }
 
 /// The size of a terminal, spelled as Kubernetes' clients send it.

@@ -34,6 +34,7 @@ use crate::names::Names;
 use crate::network::{self, NetworkOptions};
 use crate::node::{self, Host};
 use crate::outbox::Outbox;
+use crate::peers::ClusterPeers;
 use crate::pods::Pods;
 use crate::pressure::PressureWatch;
 use crate::services::{self, Serving};
@@ -319,6 +320,8 @@ impl Assembly {
         };
         self.tracker
             .spawn(serving.run(self.served.clone(), shutdown.child_token()));
+        let peers = ClusterPeers::new(servers.clone());
+        self.surroundings.machine.set_peers(peers);
         let watcher = NodeWatch {
             host: self.host.clone(),
             machine: self.surroundings.machine.clone(),

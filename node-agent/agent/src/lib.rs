@@ -19,6 +19,7 @@ mod names;
 mod network;
 mod node;
 mod outbox;
+mod peers;
 mod pods;
 mod pressure;
 mod services;

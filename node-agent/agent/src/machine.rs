@@ -5,6 +5,7 @@
 mod command;
 #[cfg(test)]
 pub(crate) mod fake;
+mod images;
 mod port;
 mod volumes;
 
@@ -16,7 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{
-    Freed, Image, ImageSummary, Keyring, Progress, Pulled, Puller, SpacePolicy, Store, StoreError, User,
+    Freed, Image, ImageSummary, Keyring, Peers, Progress, Pulled, Puller, SpacePolicy, Store, StoreError,
+    User,
 };
 use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
 use flotilla_report::report;
@@ -39,11 +41,6 @@ pub(crate) use port::ConnectPortError;
 pub(crate) use volumes::VolumesOrder;
 
 use crate::stats::PodUsage;
-
-/// A pull that takes this long is told of, and then after twice the time, and so on.
-const PROGRESS_FIRST: Duration = Duration::from_secs(10);
-/// At the latest after this long it is told of again.
-const PROGRESS_LONGEST: Duration = Duration::from_secs(120);
 
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +129,15 @@ pub(crate) trait Machine: Send + Sync + 'static {
         &self,
         reference: &str,
         keyring: Keyring,
+        is_always: bool,
         told: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Pulled, String>;
+    /// From now on other nodes are asked for images before registries.
+    fn set_peers(&self, peers: Arc<dyn Peers>);
+    /// An image as other nodes may know it by its name.
+    fn describe_for_peers(&self, reference: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// A layer as other nodes get it.
+    fn layer_for_peers(&self, diff_id: &str) -> Result<Option<std::fs::File>, StoreError>;
     /// Removes images that nobody needs when the disk is too full.
     fn free_space(&self) -> Result<Freed, StoreError>;
     fn user(&self, image: &Image, user: &str) -> Result<User, flotilla_images::ResolveUserError>;
@@ -233,21 +237,6 @@ impl LocalMachine {
         self.store.ensure_builtin(&self.executable)
     }
 
-    async fn hold(&self, reference: &str, holder: &str) -> Result<Option<Image>, FindImageError> {
-        let (store, reference, holder) = (self.store.clone(), reference.to_owned(), holder.to_owned());
-        let found = tokio::task::spawn_blocking(move || store.hold(&reference, &holder)).await;
-        Ok(found.map_err(|_| FindImageError::Cancelled)??)
-    }
-
-    fn release_images(&self, uid: &str) -> Result<(), StoreError> {
-        let is_own = |holder: &String| holder.split_once('.').is_some_and(|(of, _)| of == uid);
-        self.store
-            .holders()?
-            .iter()
-            .filter(|holder| is_own(holder))
-            .try_for_each(|holder| self.store.release(holder))
-    }
-
     fn sandboxes(&self) -> MutexGuard<'_, HashMap<String, SandboxHandle>> {
         self.sandboxes.lock().expect("no holder of this lock panics")
     }
@@ -294,21 +283,22 @@ impl Machine for LocalMachine {
         &self,
         reference: &str,
         keyring: Keyring,
+        is_always: bool,
         told: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Pulled, String> {
-        let mut ticket = self
-            .puller
-            .pull(reference, keyring)
-            .map_err(|error| report(&error))?;
-        let mut wait = PROGRESS_FIRST;
-        loop {
-            // Both arms only wait.
-            tokio::select! {
-                done = ticket.done() => return done.map_err(|error| report(&*error)),
-                () = tokio::time::sleep(wait) => told(ticket.progress()),
-            }
-            wait = (wait * 2).min(PROGRESS_LONGEST);
-        }
+        self.pull_image(reference, keyring, is_always, told).await
+    }
+
+    fn set_peers(&self, peers: Arc<dyn Peers>) {
+        self.puller.set_peers(peers);
+    }
+
+    fn describe_for_peers(&self, reference: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.describe_for_peers(reference)
+    }
+
+    fn layer_for_peers(&self, diff_id: &str) -> Result<Option<std::fs::File>, StoreError> {
+        self.store.layer_for_peers(diff_id)
     }
 
     fn free_space(&self) -> Result<Freed, StoreError> {

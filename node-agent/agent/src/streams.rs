@@ -3,6 +3,7 @@
 //! Each stream has a connection of its own to the server that asked: a client that does not read holds back only
 //! itself, never a session's heartbeats.
 
+mod blob;
 mod gone;
 mod port_forward;
 mod process;
@@ -29,6 +30,7 @@ use tonic::Streaming;
 use crate::identity::Connector;
 use crate::pods::{PodView, Pods};
 use crate::worker::Surroundings;
+use blob::Blob;
 use process::Process;
 
 /// Streams of one node at once; each holds a connection and up to a megabyte.
@@ -42,6 +44,7 @@ enum Begun {
     Process(Process),
     GonePods(Vec<u8>),
     GoneLog(LogReader),
+    Blob(Blob),
 }
 
 impl Begun {
@@ -51,6 +54,7 @@ impl Begun {
             Self::Process(process) => Box::pin(process::run(process, ends)),
             Self::GonePods(json) => Box::pin(gone::run_list(json, ends)),
             Self::GoneLog(reader) => Box::pin(gone::run_log(reader, ends)),
+            Self::Blob(blob) => Box::pin(blob::run(blob, ends)),
         }
     }
 }
@@ -151,6 +155,7 @@ impl Streams {
             request::ATTACH => process::begin_attach(self, read(json)?).await.map(Begun::Process),
             request::GONE_PODS => gone::begin_list(self, &read(json)?).map(Begun::GonePods),
             request::GONE_LOG => gone::begin_log(self, read(json)?).await.map(Begun::GoneLog),
+            request::BLOB => blob::begin(self, read(json)?).await.map(Begun::Blob),
             other => Err(Status::bad_request(format!(
                 "this agent does not know streams of the kind {other:?}: it is older than the server"
             ))),

@@ -47,6 +47,7 @@ impl Store {
                 layers: vec![layer.clone()],
                 created: None,
                 origin: Origin::Builtin,
+                public: false,
             })?;
         }
         drop(shared);

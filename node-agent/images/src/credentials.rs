@@ -45,6 +45,8 @@ impl fmt::Debug for Credential {
 /// Credentials from secrets and files, and the images that they are for.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
+    /// For whatever is asked, before all others.
+    given: Vec<Credential>,
     /// Keys from secrets are asked before those of the node.
     secrets: BTreeMap<String, Vec<Credential>>,
     node: BTreeMap<String, Vec<Credential>>,
@@ -74,9 +76,14 @@ impl Keyring {
         Ok(())
     }
 
+    /// Takes in a user for every registry that is asked: the one that an operator names at the command line.
+    pub fn add_for_all(&mut self, credential: Credential) {
+        self.given.push(credential);
+    }
+
     /// The credentials to try for a repository (`docker.io/library/nginx`), in order, each once.
     pub fn lookup(&self, repository: &str) -> Vec<Credential> {
-        let mut found = Vec::new();
+        let mut found = self.given.clone();
         for index in [&self.secrets, &self.node] {
             let fitting = index
                 .iter()

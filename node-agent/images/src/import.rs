@@ -140,6 +140,7 @@ impl Store {
             layers: diff_ids,
             created: config.created,
             origin: Origin::Imported,
+            public: false,
         })?;
         Ok(())
     }
@@ -324,7 +325,11 @@ impl Source {
         store.add_layer(diff_id, |folder| {
             crate::layer::unpack_layer(blob, layer.digest.as_deref(), diff_id, folder, &self.limits)
                 .map_err(refused)
-        })
+        })?;
+        // Read once more, now that it is known to be good.
+        let again = self.archive.member(&layer.member);
+        let again = again.map_err(|source| document_error(&layer.member, source))?;
+        Ok(again.map_or(Ok(()), |blob| store.keep_for_peers(diff_id, blob))?)
     }
 
     fn blob(&self, digest: &str) -> Result<Vec<u8>, ImportError> {

@@ -43,9 +43,21 @@ pub(crate) struct ImageRecord {
     /// The operator wants it to stay.
     #[serde(default)]
     pub(crate) pinned: bool,
+    /// Its registry gave it without credentials.
+    #[serde(default)]
+    pub(crate) public: bool,
 }
 
 impl ImageRecord {
+    /// Other nodes may have it by its name.
+    pub(crate) fn is_public(&self) -> bool {
+        match self.origin {
+            Origin::Imported => true,
+            Origin::Pulled => self.public,
+            Origin::Builtin => false,
+        }
+    }
+
     /// It stays when the disk is full.
     pub(crate) fn is_kept(&self) -> bool {
         self.pinned || self.origin != Origin::Pulled
@@ -173,6 +185,7 @@ mod tests {
             created: None,
             origin: Origin::Pulled,
             pinned: false,
+            public: true,
         };
         Index {
             references: [

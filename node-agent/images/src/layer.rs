@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::UnpackError;
 use crate::unpack::unpack;
 
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
 /// What one archive may cost. The defaults are far above any honest image.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -105,13 +108,19 @@ pub(crate) fn unpack_layer(
     Ok(bytes)
 }
 
+/// Whether a stream begins as gzip or zstd do.
+pub(crate) fn is_compressed(stream: &mut impl BufRead) -> io::Result<bool> {
+    let start = stream.fill_buf()?;
+    Ok(start.starts_with(&GZIP) || start.starts_with(&ZSTD))
+}
+
 /// Decompresses gzip and zstd, told by their first bytes; anything else is passed on.
 pub(crate) fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>, UnpackError> {
     let mut stream = BufReader::with_capacity(64 * 1024, stream);
     let start = stream.fill_buf()?;
-    if start.starts_with(&[0x1f, 0x8b]) {
+    if start.starts_with(&GZIP) {
         Ok(Box::new(MultiGzDecoder::new(stream)))
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    } else if start.starts_with(&ZSTD) {
         Ok(Box::new(zstd::Decoder::with_buffer(stream)?))
     } else {
         Ok(Box::new(stream))

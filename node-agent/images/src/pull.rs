@@ -5,12 +5,13 @@
 mod blob;
 mod error;
 mod image;
+mod peers;
 mod targets;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
@@ -21,6 +22,7 @@ use image::Job;
 use targets::{Target, targets};
 
 use crate::credentials::Keyring;
+use crate::peers::Peers;
 use crate::registries::Registries;
 use crate::{Store, normalize};
 
@@ -80,8 +82,14 @@ struct Counters {
 }
 
 type Outcome = Result<Pulled, Arc<PullError>>;
-/// A reference, and where and as whom it is looked for: nobody gets an image by another's password.
-type Key = (String, Vec<Target>);
+
+/// What is pulled, and where and as whom it is looked for: nobody gets an image by another's password.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    reference: String,
+    targets: Vec<Target>,
+    is_always: bool,
+}
 
 /// Someone's place among those who wait for an image.
 pub struct Ticket {
@@ -121,6 +129,7 @@ struct Inner {
     turns: Semaphore,
     flights: Mutex<HashMap<Key, Flight>>,
     tracker: TaskTracker,
+    peers: OnceLock<Arc<dyn Peers>>,
 }
 
 struct Flight {
@@ -138,18 +147,29 @@ impl Puller {
                 turns: Semaphore::new(IMAGES_AT_ONCE),
                 flights: Mutex::default(),
                 tracker: TaskTracker::new(),
+                peers: OnceLock::new(),
             }),
         }
     }
 
+    /// From now on other nodes are asked before registries. Only the first call counts.
+    pub fn set_peers(&self, peers: Arc<dyn Peers>) {
+        // A second one would be the same nodes.
+        let _ = self.inner.peers.set(peers);
+    }
+
     /// Joins the pull of this image, or begins it. `keyring` has what the pod's secrets say; the node's own
-    /// credentials are added here.
-    pub fn pull(&self, reference: &str, mut keyring: Keyring) -> Result<Ticket, PullError> {
+    /// credentials are added here. With `is_always` the registry is asked even if another node has the image.
+    pub fn pull(&self, reference: &str, mut keyring: Keyring, is_always: bool) -> Result<Ticket, PullError> {
         let reference = normalize(reference)?;
         let registries = Registries::read(&self.inner.settings.registries)?;
         self.inner.settings.add_credentials(&mut keyring)?;
         let targets = targets(&reference, &registries, &keyring);
-        let key = (reference, targets);
+        let key = Key {
+            reference,
+            targets,
+            is_always,
+        };
         let mut flights = self.inner.flights();
         let flight = flights.entry(key.clone()).or_insert_with(|| {
             let flight = Flight {
@@ -180,9 +200,11 @@ impl Inner {
         let job = Job {
             store: &self.store,
             registries: &registries,
-            reference: &key.0,
-            targets: &key.1,
+            reference: &key.reference,
+            targets: &key.targets,
             counters: &counters,
+            peers: self.peers.get().map(|peers| &**peers),
+            is_always: key.is_always,
         };
         // Dropping the work loses nothing: what was downloaded stays, and what was unpacked half-way is collected.
         let result = tokio::select! {

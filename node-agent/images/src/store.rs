@@ -7,6 +7,7 @@
 //! sizes/<hex>          bytes of a layer's files
 //! holds/<holder>       layers that a container uses, one digest a line
 //! used/<hex>           by its time: when an image was last asked for
+//! archives/<hex>       compressed tar streams of layers, for other nodes
 //! downloads/<hex>      blobs on their way here; a broken transfer goes on from them
 //! scratch/             layers on their way in or out
 //! lock, index.lock
@@ -135,6 +136,8 @@ pub(crate) struct NewImage<'a> {
     pub(crate) layers: Vec<String>,
     pub(crate) created: Option<String>,
     pub(crate) origin: Origin,
+    /// Its registry gave it without credentials.
+    pub(crate) public: bool,
 }
 
 impl Store {
@@ -155,6 +158,7 @@ impl Store {
             "sizes",
             "holds",
             "used",
+            "archives",
             "downloads",
             "scratch",
         ] {
@@ -273,6 +277,11 @@ impl Store {
         self.root.join("scratch")
     }
 
+    /// Where a layer's compressed tar is kept for other nodes.
+    pub(crate) fn archive(&self, diff_id: &str) -> PathBuf {
+        self.root.join("archives").join(hex_of(diff_id))
+    }
+
     /// Where a blob is downloaded to. *Assumes* a digest.
     pub(crate) fn download(&self, digest: &str) -> PathBuf {
         self.root.join("downloads").join(hex_of(digest))
@@ -349,6 +358,7 @@ impl Store {
             created: image.created,
             origin: image.origin,
             pinned: false,
+            public: image.public,
         };
         self.note_use(&id)?;
         let target = Target {
@@ -394,7 +404,7 @@ impl Store {
         Ok(answer)
     }
 
-    fn blob(&self, digest: &str) -> PathBuf {
+    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         self.root.join("blobs/sha256").join(hex_of(digest))
     }
 

@@ -219,7 +219,7 @@ async fn many_who_want_an_image_share_one_download() {
     let node = Node::new();
     let image = format!("{}/big:1", proxy.address);
     let mut tickets: Vec<_> = (0..50)
-        .map(|_| node.puller.pull(&image, Keyring::default()).unwrap())
+        .map(|_| node.puller.pull(&image, Keyring::default(), false).unwrap())
         .collect();
     for ticket in &mut tickets {
         ticket.done().await.unwrap();
@@ -240,7 +240,7 @@ async fn what_nobody_waits_for_ends_and_is_gone_on_with_later() {
     let proxy = Proxy::start(registry.address, 500_000);
     let node = Node::new();
     let image = format!("{}/big:1", proxy.address);
-    let ticket = node.puller.pull(&image, Keyring::default()).unwrap();
+    let ticket = node.puller.pull(&image, Keyring::default(), false).unwrap();
     while ticket.progress().bytes_done == 0 {
         tokio::task::yield_now().await;
     }
@@ -271,7 +271,7 @@ async fn errors_teach() {
     node.write("registries.yaml", "mirrors:\n  a:\n    endpoint: [x]\n");
     let refusal = node
         .puller
-        .pull("a.example/b:1", Keyring::default())
+        .pull("a.example/b:1", Keyring::default(), false)
         .err()
         .unwrap();
     let refusal = flotilla_report::report(&refusal);

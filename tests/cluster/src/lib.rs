@@ -61,7 +61,8 @@ impl Cluster {
         succeed(self.local_command(words))
     }
 
-    fn local_command(&self, words: &[&str]) -> Command {
+    /// `flotilla local WORDS…` for this cluster, to be run.
+    pub fn local_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(flotilla_binary());
         command
             .args(["local", "--name", &self.name, "--dir"])

@@ -51,6 +51,15 @@ impl Nodes for Authority {
         }))
     }
 
+    type BlobStream = futures::stream::BoxStream<'static, Result<flotilla_proto::node::BlobChunk, Status>>;
+
+    async fn blob(
+        &self,
+        _: Request<flotilla_proto::node::BlobRequest>,
+    ) -> Result<Response<Self::BlobStream>, Status> {
+        Err(Status::not_found("there is no other node"))
+    }
+
     async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }

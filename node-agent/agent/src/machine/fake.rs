@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flotilla_images::{
-    Freed, Image, ImageConfig, ImageSummary, Keyring, Progress, Pulled, ResolveUserError, StoreError, User,
+    Freed, Image, ImageConfig, ImageSummary, Keyring, Peers, Progress, Pulled, ResolveUserError, StoreError,
+    User,
 };
 use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
@@ -170,6 +171,7 @@ impl Machine for FakeMachine {
         &self,
         reference: &str,
         _: Keyring,
+        _: bool,
         _: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Pulled, String> {
         self.note(format!("pull {reference}"));
@@ -177,6 +179,16 @@ impl Machine for FakeMachine {
             std::future::pending::<()>().await;
         }
         Err(format!("{reference}: not found"))
+    }
+
+    fn set_peers(&self, _: Arc<dyn Peers>) {}
+
+    fn describe_for_peers(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
+
+    fn layer_for_peers(&self, _: &str) -> Result<Option<std::fs::File>, StoreError> {
+        Ok(None)
     }
 
     fn free_space(&self) -> Result<Freed, StoreError> {

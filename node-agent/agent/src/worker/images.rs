@@ -214,7 +214,11 @@ async fn pull(surroundings: Arc<Surroundings>, pod: Pod, container: Container, k
         let notice = Notice::of_container(&pod, &container.name, false, "Pulling", message);
         surroundings.outbox.event(&pod, notice);
     };
-    let result = surroundings.machine.pull(&reference, keyring, &told).await;
+    let is_always = pull_policy(&container) == PullPolicy::Always;
+    let result = surroundings
+        .machine
+        .pull(&reference, keyring, is_always, &told)
+        .await;
     PullEnd {
         container: container.name.clone(),
         result,

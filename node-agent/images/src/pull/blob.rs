@@ -54,6 +54,13 @@ pub(super) struct Download {
 }
 
 impl Download {
+    /// Puts the file elsewhere in the store.
+    pub(super) fn keep(self, path: &Path) {
+        if std::fs::rename(&self.path, path).is_err() {
+            self.discard();
+        }
+    }
+
     /// Removes the file.
     pub(super) fn discard(self) {
         // One that stays is found whole by the next pull, or collected.

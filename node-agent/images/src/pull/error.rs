@@ -122,6 +122,12 @@ pub enum PullError {
         /// What the system said.
         source: io::Error,
     },
+    /// No other node gave a layer after all.
+    #[error("no other node gave layer {digest}")]
+    Peer {
+        /// The layer.
+        digest: String,
+    },
     /// The store failed.
     #[error("cannot change the image store")]
     Store(#[from] StoreError),

@@ -17,6 +17,7 @@ use crate::Store;
 use crate::index::Origin;
 use crate::layer::unpack_layer;
 use crate::manifest::{ConfigFile, Descriptor, INDEX_DEPTH_MAX, Manifest, check, choose};
+use crate::peers::Peers;
 use crate::reference::{Parts, is_digest};
 use crate::registries::Registries;
 use crate::registry::{Client, Document};
@@ -32,6 +33,9 @@ pub(super) struct Job<'a> {
     pub(super) reference: &'a str,
     pub(super) targets: &'a [Target],
     pub(super) counters: &'a Counters,
+    pub(super) peers: Option<&'a dyn Peers>,
+    /// The registry is to be asked in any case.
+    pub(super) is_always: bool,
 }
 
 /// An image as a registry describes it.
@@ -46,6 +50,9 @@ struct Described {
 impl Job<'_> {
     /// Asks one place after the other.
     pub(super) async fn pull(&self) -> Result<Pulled, PullError> {
+        if let Some(pulled) = self.pull_from_peers().await {
+            return Ok(pulled);
+        }
         let mut failures = Vec::new();
         for target in self.targets {
             match self.pull_from(target).await {
@@ -68,7 +75,7 @@ impl Job<'_> {
         for user in &target.users {
             let config = self.registries.host(&target.place.host);
             let client = Client::new(target.place.clone(), config, user.clone())?;
-            match self.pull_with(&client).await {
+            match self.pull_with(&client, user.is_none()).await {
                 Err(error) if error.is_of_user() => last = error,
                 finished => return finished,
             }
@@ -76,7 +83,7 @@ impl Job<'_> {
         Err(last)
     }
 
-    async fn pull_with(&self, client: &Client) -> Result<Pulled, PullError> {
+    async fn pull_with(&self, client: &Client, is_public: bool) -> Result<Pulled, PullError> {
         let parts = Parts::of(self.reference);
         let wanted = parts.digest.or(parts.tag).unwrap_or("latest");
         let named = client
@@ -89,7 +96,7 @@ impl Job<'_> {
         // Held until the image is recorded, so that nobody collects its layers in between.
         let guard = self.lock().await?;
         self.fetch_layers(client, &described, &guard).await?;
-        self.record(described, guard).await
+        self.record(described, is_public, guard).await
     }
 
     /// The image, if this very manifest is in the store already.
@@ -167,6 +174,11 @@ impl Job<'_> {
         diff_id: &str,
         guard: &Arc<Option<File>>,
     ) -> Result<(), PullError> {
+        if let Some(peers) = self.peers
+            && self.layer_from_peers(peers, diff_id, guard).await
+        {
+            return Ok(());
+        }
         let blob = Blob {
             digest: &layer.digest,
             size: layer.size,
@@ -182,8 +194,11 @@ impl Job<'_> {
         let unpacked = self
             .unpack(&layer.digest, diff_id, blob.path.clone(), guard.clone())
             .await;
-        // Also when it was refused: nothing good comes from keeping it.
-        download.discard();
+        match &unpacked {
+            Ok(()) => download.keep(&self.store.archive(diff_id)),
+            // Nothing good comes from keeping what was refused.
+            Err(_) => download.discard(),
+        }
         unpacked
     }
 
@@ -211,7 +226,12 @@ impl Job<'_> {
         .await
     }
 
-    async fn record(&self, described: Described, guard: Arc<Option<File>>) -> Result<Pulled, PullError> {
+    async fn record(
+        &self,
+        described: Described,
+        public: bool,
+        guard: Arc<Option<File>>,
+    ) -> Result<Pulled, PullError> {
         let (store, reference) = (self.store.clone(), self.reference.to_owned());
         blocking(move || {
             let Described {
@@ -227,6 +247,7 @@ impl Job<'_> {
                 layers: config.rootfs.diff_ids,
                 created: config.created,
                 origin: Origin::Pulled,
+                public,
             })?;
             drop(guard);
             // A tag that moved on leaves layers behind.
@@ -237,7 +258,7 @@ impl Job<'_> {
         .await
     }
 
-    async fn lock(&self) -> Result<Arc<Option<File>>, PullError> {
+    pub(super) async fn lock(&self) -> Result<Arc<Option<File>>, PullError> {
         let store = self.store.clone();
         blocking(move || Ok(Arc::new(store.lock_shared()?))).await
     }
@@ -255,7 +276,7 @@ async fn open_blob<'c>(client: &'c Client, digest: &'c str, offset: u64) -> Resu
     })
 }
 
-fn pulled(id: String, digest: String, size_bytes: u64) -> Pulled {
+pub(super) fn pulled(id: String, digest: String, size_bytes: u64) -> Pulled {
     Pulled {
         id,
         digest,

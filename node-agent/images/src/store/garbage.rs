@@ -63,6 +63,13 @@ impl Store {
             fs::rename(layers.join(&name), scratch.join(&name)).at("move", &layers.join(&name))?;
             remove(&sizes.join(&name))?;
         }
+        let archives = self.root.join("archives");
+        for name in names_in(&archives)?
+            .into_iter()
+            .filter(|name| !needed.contains(name))
+        {
+            remove(&archives.join(name))?;
+        }
         let blobs = self.root.join("blobs/sha256");
         for name in names_in(&blobs)?
             .into_iter()

@@ -22,6 +22,7 @@ fn put(store: &Store, name: &str) {
             layers: vec![layer],
             created: None,
             origin: Origin::Imported,
+            public: false,
         })
         .unwrap();
 }
@@ -103,6 +104,7 @@ fn a_full_disk_costs_pulled_images_that_nobody_uses() {
                 layers: vec![layer],
                 created: None,
                 origin,
+                public: false,
             })
             .unwrap();
     };

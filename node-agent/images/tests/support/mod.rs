@@ -308,7 +308,11 @@ impl Node {
     }
 
     pub(crate) async fn pull_with(&self, image: &str, keyring: Keyring) -> Result<Pulled, Arc<PullError>> {
-        self.puller.pull(image, keyring).map_err(Arc::new)?.done().await
+        self.puller
+            .pull(image, keyring, false)
+            .map_err(Arc::new)?
+            .done()
+            .await
     }
 
     /// What an error says, causes included.
