@@ -245,6 +245,7 @@ impl Assembly {
             logs_dir: data("pods"),
             files_dir: data("etc"),
             gone: Arc::new(GoneLogs::open(data("gone-pods"))),
+            claims: Default::default(),
             tasks: tracker.clone(),
             started: tokio::time::Instant::now(),
             services,

@@ -25,7 +25,7 @@ use flotilla_report::report;
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, DestroySandboxError, Exec, ExecError, ExecSpec,
     KillContainerError, Mount, Pod as SandboxHandle, RemoveContainerError, Resources, RunSandboxError,
-    Runtime, SandboxSpec, ShimError, StartContainerError, Started,
+    Runtime, SandboxSpec, ShimError, StartContainerError, Started, UpdateResourcesError,
 };
 use flotilla_services::SharedModel;
 use flotilla_volumes::{MountError, SetUpError, TearDownError, TokenWanted, Volumes};
@@ -95,6 +95,15 @@ pub(crate) enum CommandError {
     TimedOut,
 }
 
+/// Why limits cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResizeError {
+    #[error("there is no such sandbox")]
+    NoSandbox,
+    #[error("cannot change limits")]
+    Update(#[from] UpdateResourcesError),
+}
+
 /// What became of a command in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandOutput {
@@ -159,6 +168,13 @@ pub(crate) trait Machine: Send + Sync + 'static {
     async fn start(&self, uid: &str, spec: ContainerSpec) -> Result<Started, StartContainerError>;
     async fn signal(&self, uid: &str, id: &str, signal: i32) -> Result<(), KillContainerError>;
     async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError>;
+    /// Gives a pod and its running containers other limits.
+    async fn resize(
+        &self,
+        uid: &str,
+        containers: Vec<(String, Resources)>,
+        pod: Resources,
+    ) -> Result<(), ResizeError>;
     /// Runs a command in a container and waits for its end; one that takes longer than `limit` is killed.
     async fn command(
         &self,
@@ -386,6 +402,25 @@ impl Machine for LocalMachine {
             Some(sandbox) => sandbox.remove_container(id).await,
             None => Ok(()),
         }
+    }
+
+    async fn resize(
+        &self,
+        uid: &str,
+        containers: Vec<(String, Resources)>,
+        pod: Resources,
+    ) -> Result<(), ResizeError> {
+        let sandbox = self.sandbox(uid).ok_or(ResizeError::NoSandbox)?;
+        // No container may exceed its pod: the pod has no limit while its containers are changed.
+        let free = Resources {
+            cpu_shares: pod.cpu_shares,
+            ..Resources::default()
+        };
+        sandbox.update_pod_resources(free).await?;
+        for (id, resources) in containers {
+            sandbox.update_resources(&id, resources).await?;
+        }
+        Ok(sandbox.update_pod_resources(pod).await?)
     }
 
     async fn command(

@@ -325,11 +325,13 @@ fn remove(entry: &Entry) {
 
 /// The pod without what the agent itself writes, so that its own reports coming back are no news.
 fn essence(mut pod: Pod) -> Pod {
-    const OWN: [&str; 4] = [
+    const OWN: [&str; 6] = [
         "PodReadyToStartContainers",
         "Initialized",
         "Ready",
         "ContainersReady",
+        "PodResizePending",
+        "PodResizeInProgress",
     ];
     pod.metadata.resource_version = None;
     pod.metadata.managed_fields = None;

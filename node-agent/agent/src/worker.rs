@@ -6,6 +6,7 @@
 mod absorb;
 mod images;
 mod last_words;
+mod resizing;
 mod security;
 mod starting;
 mod steps;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use flotilla_images::Image;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
-    HookKind, Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, hook_failure, notices,
+    Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, notices,
     plan, service_variables,
 };
 use flotilla_proto::node::NodeConfig;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::resizing::Claims;
 use self::tending::{Report, Tending};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::follow::Mirror;
@@ -68,6 +70,8 @@ pub(crate) struct Surroundings {
     pub(crate) logs_dir: PathBuf,
     /// Folders of the files that a pod's containers share.
     pub(crate) files_dir: PathBuf,
+    /// What the pods were promised.
+    pub(crate) claims: Claims,
     /// Probes and hooks.
     pub(crate) tasks: TaskTracker,
     /// When this agent began.
@@ -153,14 +157,17 @@ impl Worker {
             .history
             .started_at
             .get_or_insert_with(Timestamp::now);
-        self.checkpoint.history.taken_over();
+        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
+        history.taken_over(pod);
         self.checkpoint.history.volumes_unsure();
         loop {
             self.take_desired();
             self.note_renewal();
             self.observe().await;
+            self.judge_resize();
             let plan = self.plan();
             if plan.is_ending {
+                self.surroundings.claims.release(&self.uid);
                 self.checkpoint
                     .history
                     .stopping_since
@@ -213,45 +220,6 @@ impl Worker {
     fn tend(&mut self) {
         let Checkpoint { pod, history, .. } = &self.checkpoint;
         self.tending.tend(&self.surroundings, &self.uid, pod, history);
-    }
-
-    /// Notes what a probe or hook has found; false when that changes nothing.
-    fn learn_report(&mut self, report: Report) -> bool {
-        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
-        match report {
-            Report::Probe {
-                container,
-                id,
-                kind,
-                outcome,
-                is_extra,
-            } => {
-                let before = history.container(&container).probes;
-                let notice = history.probed(pod, &container, &id, kind, &outcome);
-                let is_news = history.container(&container).probes != before;
-                notice
-                    .into_iter()
-                    .filter(|_| !is_extra)
-                    .for_each(|notice| self.tell(notice));
-                is_news
-            }
-            Report::Hook {
-                container,
-                id,
-                kind,
-                result,
-            } => {
-                match kind {
-                    HookKind::PostStart => history.post_started(&container, &id, result.clone().err()),
-                    HookKind::PreStop => history.pre_stopped(&container, &id),
-                }
-                if let Err(error) = result {
-                    tracing::info!(pod = self.uid, container, why = error, "a hook failed");
-                    self.tell(hook_failure(&self.checkpoint.pod, &container, kind));
-                }
-                true
-            }
-        }
     }
 
     fn take_desired(&mut self) {

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfig};
 
-use crate::launch::hostname;
+use crate::launch::{fqdn, hostname};
 
 /// `/etc/hosts` of a pod, with kubelet's content.
 pub fn hosts_file(pod: &Pod, addresses: &[IpAddr], cluster_domain: &str) -> String {
@@ -19,43 +19,54 @@ pub fn hosts_file(pod: &Pod, addresses: &[IpAddr], cluster_domain: &str) -> Stri
          fe00::2\tip6-allrouters\n",
     );
     let name = hostname(pod);
-    let subdomain = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.subdomain.as_deref())
-        .filter(|name| !name.is_empty());
+    let fqdn = fqdn(pod, cluster_domain);
     for address in addresses {
-        let line = match subdomain {
-            Some(subdomain) => {
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                format!("{address}\t{name}.{subdomain}.{namespace}.svc.{cluster_domain}\t{name}\n")
-            }
+        let line = match &fqdn {
+            Some(fqdn) => format!("{address}\t{fqdn}\t{name}\n"),
             None => format!("{address}\t{name}\n"),
         };
         file.push_str(&line);
     }
-    let aliases = pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.host_aliases.iter().flatten());
-    let lines: Vec<String> = aliases
-        .map(|alias| {
-            format!(
-                "{}\t{}\n",
-                alias.ip,
-                alias.hostnames.clone().unwrap_or_default().join("\t")
-            )
-        })
-        .collect();
+    add_aliases(pod, &mut file);
+    file
+}
+
+/// `/etc/hosts` of a pod in the node's network: the node's own, and the pod's aliases.
+pub fn host_network_hosts_file(pod: &Pod, of_node: &str) -> String {
+    let mut file = format!("# Kubernetes-managed hosts file (host network).\n{of_node}");
+    add_aliases(pod, &mut file);
+    file
+}
+
+fn add_aliases(pod: &Pod, file: &mut String) {
+    let spec = pod.spec.iter();
+    let aliases = spec.flat_map(|spec| spec.host_aliases.iter().flatten());
+    let line = |alias: &HostAlias| {
+        let names = alias.hostnames.as_deref().unwrap_or_default();
+        format!("{}\t{}\n", alias.ip, names.join("\t"))
+    };
+    let lines: Vec<String> = aliases.map(line).collect();
     if !lines.is_empty() {
         file.push_str("\n# Entries added by HostAliases.\n");
         file.extend(lines);
     }
-    file
+}
+
+/// As many name servers as resolvers look at.
+const SERVERS_MAX: usize = 3;
+/// Kubernetes' limit of search paths.
+const SEARCHES_MAX: usize = 32;
+
+/// What a resolver is told.
+#[derive(Default)]
+struct Resolver {
+    servers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<String>,
 }
 
 /// `/etc/resolv.conf` of a pod. `cluster_dns` is empty where the cluster has no DNS; the node's own file then stands
-/// in. The pod's `dnsConfig` is added to either.
+/// in. The pod's `dnsConfig` is merged into either: resolvers read only the last `search` of a file.
 pub fn resolver_file(pod: &Pod, cluster_dns: &str, cluster_domain: &str, of_node: &str) -> String {
     let spec = pod.spec.as_ref();
     let policy = spec
@@ -67,34 +78,85 @@ pub fn resolver_file(pod: &Pod, cluster_dns: &str, cluster_domain: &str, of_node
         "ClusterFirst" => !uses_host,
         _ => false,
     };
-    let mut file = String::new();
+    let mut resolver = if policy == "None" {
+        Resolver::default()
+    } else {
+        Resolver::read(of_node)
+    };
     if is_cluster && !cluster_dns.is_empty() {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let _ = writeln!(
-            file,
-            "search {namespace}.svc.{cluster_domain} svc.{cluster_domain} {cluster_domain}"
-        );
-        let _ = writeln!(file, "nameserver {cluster_dns}\noptions ndots:5");
-    } else if policy != "None" {
-        file.push_str(of_node);
-    }
-    let Some(config) = spec.and_then(|spec| spec.dns_config.as_ref()) else {
-        return file;
-    };
-    if let Some(searches) = config.searches.as_ref().filter(|searches| !searches.is_empty()) {
-        let _ = writeln!(file, "search {}", searches.join(" "));
-    }
-    for server in config.nameservers.iter().flatten() {
-        let _ = writeln!(file, "nameserver {server}");
-    }
-    for option in config.options.iter().flatten() {
-        let name = option.name.as_deref().unwrap_or_default();
-        let _ = match &option.value {
-            Some(value) => writeln!(file, "options {name}:{value}"),
-            None => writeln!(file, "options {name}"),
+        let mut searches = vec![
+            format!("{namespace}.svc.{cluster_domain}"),
+            format!("svc.{cluster_domain}"),
+            cluster_domain.to_owned(),
+        ];
+        searches.append(&mut resolver.searches);
+        resolver = Resolver {
+            servers: vec![cluster_dns.to_owned()],
+            searches,
+            options: vec!["ndots:5".to_owned()],
         };
     }
-    file
+    if let Some(config) = spec.and_then(|spec| spec.dns_config.as_ref()) {
+        resolver.add(config);
+    }
+    resolver.write()
+}
+
+impl Resolver {
+    fn read(file: &str) -> Self {
+        let mut resolver = Self::default();
+        for line in file.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("nameserver") => resolver.servers.extend(words.next()),
+                Some("search" | "domain") => resolver.searches = words.collect(),
+                Some("options") => resolver.options.extend(words),
+                _ => {}
+            }
+        }
+        resolver
+    }
+
+    fn add(&mut self, config: &PodDNSConfig) {
+        self.servers
+            .extend(config.nameservers.clone().unwrap_or_default());
+        self.searches.extend(config.searches.clone().unwrap_or_default());
+        for option in config.options.iter().flatten() {
+            let name = option.name.as_deref().unwrap_or_default();
+            let is_same = |known: &String| known.split(':').next() == Some(name);
+            self.options.retain(|known| !is_same(known));
+            self.options.push(match &option.value {
+                Some(value) => format!("{name}:{value}"),
+                None => name.to_owned(),
+            });
+        }
+    }
+
+    fn write(self) -> String {
+        let mut file = String::new();
+        let searches = without_repeats(self.searches, SEARCHES_MAX);
+        if !searches.is_empty() {
+            let _ = writeln!(file, "search {}", searches.join(" "));
+        }
+        for server in without_repeats(self.servers, SERVERS_MAX) {
+            let _ = writeln!(file, "nameserver {server}");
+        }
+        if !self.options.is_empty() {
+            let _ = writeln!(file, "options {}", self.options.join(" "));
+        }
+        file
+    }
+}
+
+fn without_repeats(list: Vec<String>, limit: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    for word in list {
+        if seen.len() < limit && !seen.contains(&word) {
+            seen.push(word);
+        }
+    }
+    seen
 }
 
 #[cfg(test)]
@@ -138,7 +200,42 @@ mod tests {
         check(
             none,
             "10.43.0.10",
-            "search x\nnameserver 1.1.1.1\noptions ndots:2\noptions edns0\n",
+            "search x\nnameserver 1.1.1.1\noptions ndots:2 edns0\n",
+        );
+    }
+
+    #[test]
+    fn the_pods_own_words_are_merged_into_the_clusters_and_the_nodes() {
+        let own = r#"{"containers":[],"dnsConfig":{"nameservers":["10.43.0.10","1.1.1.1"],"searches":["x","svc.cluster.local"],
+            "options":[{"name":"ndots","value":"2"}]}}"#;
+        let node = "# the node's\nsearch home\nnameserver 9.9.9.9\noptions rotate\n";
+        let file = resolver_file(&pod(own), "10.43.0.10", "cluster.local", node);
+        let searches = "search shop.svc.cluster.local svc.cluster.local cluster.local home x\n";
+        let servers = "nameserver 10.43.0.10\nnameserver 1.1.1.1\noptions ndots:2\n";
+        assert_eq!(file, format!("{searches}{servers}"));
+        let file = resolver_file(
+            &pod(r#"{"containers":[],"hostNetwork":true}"#),
+            "10.43.0.10",
+            "c",
+            node,
+        );
+        assert_eq!(file, "search home\nnameserver 9.9.9.9\noptions rotate\n");
+        let spec = r#"{"containers":[],"hostNetwork":true,"dnsPolicy":"ClusterFirstWithHostNet"}"#;
+        let file = resolver_file(&pod(spec), "10.43.0.10", "c", "");
+        assert_eq!(
+            file,
+            "search shop.svc.c svc.c c\nnameserver 10.43.0.10\noptions ndots:5\n"
+        );
+    }
+
+    #[test]
+    fn aliases_are_for_pods_in_the_nodes_network_as_well() {
+        let spec = r#"{"containers":[],"hostAliases":[{"ip":"1.2.3.4","hostnames":["a"]}]}"#;
+        let file = host_network_hosts_file(&pod(spec), "127.0.0.1\tlocalhost\n");
+        let tail = "127.0.0.1\tlocalhost\n\n# Entries added by HostAliases.\n1.2.3.4\ta\n";
+        assert_eq!(
+            file,
+            format!("# Kubernetes-managed hosts file (host network).\n{tail}")
         );
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::{Backoff, FIRST_SECONDS, double};
 use crate::probes::ProbeResults;
+use crate::resize::Resize;
 use crate::stopping::Stopping;
 use crate::volumes::Volumes;
 
@@ -16,7 +17,7 @@ use crate::volumes::Volumes;
 ///
 /// *Guarantees*: an agent that loads a history and replays what the runtime still knows goes on as if it had never
 /// been away.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// When this node took the pod on.
     pub started_at: Option<Timestamp>,
@@ -30,6 +31,9 @@ pub struct History {
     pub containers: BTreeMap<String, ContainerHistory>,
     /// When the first container was asked to stop because the pod ends.
     pub stopping_since: Option<Timestamp>,
+    /// How far a change of its containers' resources is.
+    #[serde(default)]
+    pub resize: Resize,
     /// The API object is gone: end the pod without grace.
     pub removed: bool,
     /// The node itself has ended the pod, or never took it.
@@ -77,7 +81,7 @@ pub enum Sandbox {
 }
 
 /// The past of one container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerHistory {
     /// How many times it was started (or failed to start).
     pub attempts: u32,
@@ -120,7 +124,7 @@ pub enum PostStart {
 }
 
 /// One attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The runtime's name of the container.
     pub id: String,
@@ -140,13 +144,16 @@ pub struct Run {
 }
 
 /// What the pod said when an attempt was started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StartedWith {
     /// The image as the pod names it; none when that is not known.
     pub image: Option<String>,
     /// Who runs it.
     #[serde(default)]
     pub user: Option<RunUser>,
+    /// What it may use, as it was started or last resized.
+    #[serde(default)]
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// The numbers behind a container's user.

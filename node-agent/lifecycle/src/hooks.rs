@@ -100,8 +100,9 @@ impl History {
     }
 
     /// An agent takes over from an earlier one, whose hooks have ended with it.
-    pub fn taken_over(&mut self) {
+    pub fn taken_over(&mut self, pod: &Pod) {
         self.pulls_lost();
+        self.assume_sizes(pod);
         for past in self.containers.values_mut() {
             if past.stop == Some(Stop::Hook) {
                 past.stop = None;

@@ -150,14 +150,52 @@ fn image_env(pod: &Pod, image: &ImageDefaults) -> Vec<(String, String)> {
     env
 }
 
-/// The pod's host name: `spec.hostname`, else its name.
+/// The longest name that a kernel takes.
+const KERNEL_NAME_BYTES_MAX: usize = 64;
+/// The longest label of a name.
+const LABEL_BYTES_MAX: usize = 63;
+
+/// The pod's host name: what `spec` says, else its name as far as that fits.
 pub fn hostname(pod: &Pod) -> String {
-    let of_spec = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.hostname.clone())
-        .filter(|name| !name.is_empty());
-    of_spec.or_else(|| pod.metadata.name.clone()).unwrap_or_default()
+    let spec = pod.spec.as_ref();
+    let given = |name: Option<&String>| name.filter(|name| !name.is_empty()).cloned();
+    let of_spec = given(spec.and_then(|spec| spec.hostname_override.as_ref()))
+        .or_else(|| given(spec.and_then(|spec| spec.hostname.as_ref())));
+    of_spec.unwrap_or_else(|| {
+        let mut name = pod.metadata.name.clone().unwrap_or_default();
+        name.truncate(LABEL_BYTES_MAX);
+        name.trim_end_matches(['-', '.']).to_owned()
+    })
+}
+
+/// The pod's name in its subdomain, if it has one.
+pub(crate) fn fqdn(pod: &Pod, cluster_domain: &str) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if spec.hostname_override.is_some() {
+        return None;
+    }
+    let subdomain = spec.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(format!(
+        "{}.{subdomain}.{namespace}.svc.{cluster_domain}",
+        hostname(pod)
+    ))
+}
+
+/// What the kernel calls the pod: its host name, or the whole name where the pod asks for that.
+///
+/// # Errors
+/// A whole name that is too long, in kubelet's words.
+pub fn kernel_hostname(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    let wants_whole = pod.spec.as_ref().and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    match fqdn(pod, cluster_domain).filter(|_| wants_whole) {
+        Some(fqdn) if fqdn.len() > KERNEL_NAME_BYTES_MAX => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {fqdn} is too long (64 characters is the max, {} characters requested)",
+            fqdn.len()
+        )),
+        Some(fqdn) => Ok(fqdn),
+        None => Ok(hostname(pod)),
+    }
 }
 
 fn args(

@@ -18,6 +18,7 @@ mod plan;
 pub mod pressure;
 mod probes;
 pub mod reserve;
+mod resize;
 mod resources;
 mod rules;
 mod service_variables;
@@ -30,7 +31,7 @@ mod volumes;
 pub use backoff::Backoff;
 pub use environment::{EnvironmentError, Facts, References, field_value, resource_value};
 pub use expansion::expand as expand_variables;
-pub use files::{hosts_file, resolver_file};
+pub use files::{host_network_hosts_file, hosts_file, resolver_file};
 pub use handlers::{Check, HandlerError, HttpCheck, host_port};
 pub use history::{
     ContainerHistory, Ended, History, ImageState, PostStart, Run, RunUser, Sandbox, StartedWith, Stop,
@@ -38,12 +39,13 @@ pub use history::{
 };
 pub use hooks::{HookKind, WantedHook, hook_failure, wanted_hooks};
 pub use images::{PullPolicy, pull_policy};
-pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, launch};
+pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, kernel_hostname, launch};
 pub use notices::{Notice, notices};
 pub use plan::{Plan, Step, View, plan};
 pub use probes::{
     ProbeKind, ProbeOutcome, ProbeResults, Tally, WantedProbe, pause, period, timeout, wanted_probes,
 };
+pub use resize::{Hold, Resize, allocated, is_resize_wanted, judge_resize};
 pub use resources::{CgroupLimits, Quantities, container_limits, pod_limits};
 pub use rules::find_container;
 pub use service_variables::{ServiceAddress, service_variables};

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use crate::backoff::later;
 use crate::history::{ContainerHistory, History, ImageState, PostStart, Sandbox};
 use crate::hooks;
+use crate::resize;
 use crate::rules::{self, Fate, Role, Verdict};
 use crate::status;
 use crate::stopping::{Begin, DEFAULT_GRACE_SECONDS, StopOne, stop_alone};
@@ -16,6 +17,8 @@ use crate::volumes::{self, Need};
 
 /// A container that cannot be created is tried again after this long.
 const TROUBLE_SECONDS: i64 = 10;
+/// A size for which there is no room is asked for again after this long.
+const DEFERRED_SECONDS: i64 = 5;
 /// A sandbox that cannot be made is tried again after one second, then two, then four, up to this.
 const SANDBOX_SECONDS_MAX: i64 = 10;
 
@@ -97,6 +100,8 @@ pub enum Step {
         /// Set when this is the first step of its end.
         begin: Option<Begin>,
     },
+    /// Give the pod and its running containers what the pod now says they may use.
+    Resize,
     /// Take down namespaces and network.
     RemoveSandbox,
     /// Remove the volumes, and what is in those that live with the pod.
@@ -217,6 +222,7 @@ fn run(view: &View<'_>, draft: &mut Draft) {
             stop_alone(view, (role, container), past, draft);
         }
     }
+    resize(view, draft);
     for container in rules::ephemeral(view.pod) {
         let fate = rules::fate(view.pod, Role::Ephemeral, &container, view.history, view.now);
         if fate == Fate::Unstarted && !is_troubled(view, &container, draft) {
@@ -225,6 +231,19 @@ fn run(view: &View<'_>, draft: &mut Draft) {
     }
     for container in due(view, draft) {
         begin(view, container, has_sandbox, draft);
+    }
+}
+
+/// Containers that do not live through it are stopped instead, and get it with their next start.
+fn resize(view: &View<'_>, draft: &mut Draft) {
+    let mut outdated = resize::outdated(view.pod, view.history).peekable();
+    if outdated.peek().is_none() {
+        return;
+    }
+    if view.history.resize.hold.is_some() {
+        draft.look_again(later(view.now, DEFERRED_SECONDS));
+    } else if !outdated.any(|(container, past)| resize::needs_restart(container, past)) {
+        draft.steps.push(Step::Resize);
     }
 }
 

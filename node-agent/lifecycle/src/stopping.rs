@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::later;
 use crate::history::{ContainerHistory, History, PostStart, Run, Stop};
 use crate::plan::{Draft, Step, View};
+use crate::resize;
 use crate::rules::{self, Role};
 use crate::signals::stop_signal;
 
@@ -33,6 +34,7 @@ pub(crate) enum Cause {
     Startup,
     PostStart,
     Definition,
+    Resize,
 }
 
 /// Why the running attempt is to end although its pod goes on.
@@ -59,6 +61,7 @@ impl Cause {
             Cause::Liveness => "failed liveness probe",
             Cause::Startup => "failed startup probe",
             Cause::Definition => "definition changed",
+            Cause::Resize => "resize requires restart",
             Cause::PostStart => return "FailedPostStartHook".to_owned(),
         };
         let then = if is_replaced { ", will be restarted" } else { "" };
@@ -70,7 +73,7 @@ impl Cause {
         let probe = match self {
             Cause::Liveness => container.liveness_probe.as_ref(),
             Cause::Startup => container.startup_probe.as_ref(),
-            Cause::PostStart | Cause::Definition => None,
+            Cause::PostStart | Cause::Definition | Cause::Resize => None,
         };
         let of_pod = pod
             .spec
@@ -93,10 +96,11 @@ pub(crate) fn stop_alone(
     if !past.is_running() {
         return;
     }
-    let cause = cause(container, past);
+    let is_to_grow = view.history.resize.hold.is_none() && resize::needs_restart(container, past);
+    let cause = cause(container, past).or(is_to_grow.then_some(Cause::Resize));
     let begun = past.stopping.clone();
     let is_replaced = |cause| match cause {
-        Cause::Definition => true,
+        Cause::Definition | Cause::Resize => true,
         Cause::PostStart => false,
         Cause::Liveness | Cause::Startup => rules::may_replace(view.pod, role, container),
     };

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use super::{
     CommandError, CommandOutput, ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation,
-    RemoveSandboxError, RemoveVolumesError, VolumesOrder,
+    RemoveSandboxError, RemoveVolumesError, ResizeError, VolumesOrder,
 };
 use crate::stats::PodUsage;
 
@@ -299,6 +299,21 @@ impl Machine for FakeMachine {
     async fn remove_container(&self, uid: &str, id: &str) -> Result<(), RemoveContainerError> {
         if let Some(sandbox) = self.lock().sandboxes.get_mut(uid) {
             sandbox.containers.retain(|container| container.id != id);
+        }
+        Ok(())
+    }
+
+    async fn resize(
+        &self,
+        _: &str,
+        containers: Vec<(String, Resources)>,
+        pod: Resources,
+    ) -> Result<(), ResizeError> {
+        for (id, resources) in containers {
+            self.note(format!(
+                "resize {id} {:?} {:?}",
+                resources.cpu_quota, pod.cpu_quota
+            ));
         }
         Ok(())
     }

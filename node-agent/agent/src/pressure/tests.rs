@@ -70,6 +70,7 @@ impl Bench {
         });
         let mut follow = crate::follow::Follow::new(folder.path().join("follow"));
         let surroundings = Arc::new(Surroundings {
+            claims: Default::default(),
             machine: machine.clone(),
             outbox: outbox.clone(),
             checkpoints: Checkpoints::open(folder.path().join("checkpoints")).unwrap(),

@@ -2,8 +2,8 @@
 
 use flotilla_images::Image;
 use flotilla_lifecycle::{
-    Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, RunUser, StartedWith, check_non_root,
-    container_limits, launch,
+    Facts, ImageDefaults, ImageState, Launch, LaunchError, Run, RunUser, StartedWith, allocated,
+    check_non_root, container_limits, launch,
 };
 use flotilla_report::report;
 use flotilla_runtime::{Capabilities, ContainerSpec, StartContainerError, Started, User, logs};
@@ -43,6 +43,7 @@ impl Worker {
         let Some(container) = self.container(name) else {
             return;
         };
+        let container = allocated(&container, &self.checkpoint.history);
         let Some(image) = self.images.get(name).cloned() else {
             self.checkpoint.history.container_mut(name).image = ImageState::Unknown;
             return;
@@ -64,6 +65,7 @@ impl Worker {
                 gid: spec.user.gid,
                 groups: spec.user.additional_gids.clone(),
             }),
+            resources: Some(container.resources.clone().unwrap_or_default()),
         };
         let started = self.surroundings.machine.start(&self.uid, spec).await;
         self.learn_start(name, (id, with), &image, started).await;

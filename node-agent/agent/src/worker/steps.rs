@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use flotilla_lifecycle::{
-    Begin, CgroupLimits, Notice, Sandbox, Step, Stop, hostname, hosts_file, pod_limits, resolver_file,
+    Begin, CgroupLimits, Notice, Sandbox, Step, Stop, host_network_hosts_file, hostname, hosts_file,
+    kernel_hostname, pod_limits, resolver_file,
 };
 use flotilla_report::report;
 use flotilla_runtime::{Resources, SandboxSpec};
@@ -55,28 +56,43 @@ impl Worker {
             }
             Step::SetUpVolumes => Some(Outcome::Volumes(self.set_up_volumes().await)),
             Step::MakeSandbox => {
-                let made = self.surroundings.machine.make_sandbox(self.sandbox_spec()).await;
-                Some(Outcome::Sandbox(made.map_err(|error| report(&error))))
+                let made = match self.sandbox_spec() {
+                    Ok(spec) => {
+                        let made = self.surroundings.machine.make_sandbox(spec).await;
+                        made.map_err(|error| report(&error))
+                    }
+                    Err(why) => Err(why),
+                };
+                Some(Outcome::Sandbox(made))
             }
             _ => None,
         }
     }
 
-    fn sandbox_spec(&self) -> SandboxSpec {
+    fn sandbox_spec(&self) -> Result<SandboxSpec, String> {
         let pod = &self.checkpoint.pod;
         let meta = &pod.metadata;
+        let domain = self.cluster_domain();
         let mut spec = SandboxSpec {
             uid: self.uid.clone(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
-            hostname: hostname(pod),
+            hostname: kernel_hostname(pod, &domain)?,
             log_dir: self.surroundings.log_dir(pod),
             resources: resources(pod_limits(pod)),
             host_network: self.uses_host_network(),
             ..SandboxSpec::default()
         };
         security::isolate(&mut spec, pod);
-        spec
+        Ok(spec)
+    }
+
+    fn cluster_domain(&self) -> String {
+        let cluster = self.surroundings.cluster.borrow();
+        cluster
+            .as_ref()
+            .map(|cluster| cluster.cluster_domain.clone())
+            .unwrap_or_default()
     }
 
     fn uses_host_network(&self) -> bool {
@@ -133,10 +149,7 @@ impl Worker {
         let cluster = self.surroundings.cluster.borrow().clone().unwrap_or_default();
         let node_file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let hosts = if self.uses_host_network() {
-            format!(
-                "# Kubernetes-managed hosts file (host network).\n{}",
-                node_file("/etc/hosts")
-            )
+            host_network_hosts_file(pod, &node_file("/etc/hosts"))
         } else {
             hosts_file(pod, addresses, &cluster.cluster_domain)
         };
@@ -184,6 +197,7 @@ impl Worker {
                 self.stop_begins(&container, begin.as_ref());
                 self.signal(&container, &id, SIGKILL, (Stop::Killed, begin)).await
             }
+            Step::Resize => self.resize().await,
             Step::RemoveSandbox => self.remove_sandbox().await,
             Step::RemoveVolumes => self.remove_volumes().await,
         }

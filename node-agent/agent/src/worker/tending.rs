@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_lifecycle::{
-    History, HookKind, ProbeKind, ProbeOutcome, WantedHook, WantedProbe, pause, period, timeout,
-    wanted_hooks, wanted_probes,
+    History, HookKind, ProbeKind, ProbeOutcome, WantedHook, WantedProbe, hook_failure, pause, period,
+    timeout, wanted_hooks, wanted_probes,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Surroundings, until};
+use super::{Surroundings, Worker, until};
+use crate::checkpoint::Checkpoint;
 use crate::checks::{self, Subject};
 
 /// Reports that wait for the worker; each task has one under way at most, and a pod has few containers.
@@ -145,6 +146,47 @@ impl Tending {
             cancelled.run_until_cancelled(run).await;
         });
         stop.drop_guard()
+    }
+}
+
+impl Worker {
+    /// Notes what a probe or hook has found; false when that changes nothing.
+    pub(super) fn learn_report(&mut self, report: Report) -> bool {
+        let Checkpoint { pod, history, .. } = &mut self.checkpoint;
+        match report {
+            Report::Probe {
+                container,
+                id,
+                kind,
+                outcome,
+                is_extra,
+            } => {
+                let before = history.container(&container).probes;
+                let notice = history.probed(pod, &container, &id, kind, &outcome);
+                let is_news = history.container(&container).probes != before;
+                notice
+                    .into_iter()
+                    .filter(|_| !is_extra)
+                    .for_each(|notice| self.tell(notice));
+                is_news
+            }
+            Report::Hook {
+                container,
+                id,
+                kind,
+                result,
+            } => {
+                match kind {
+                    HookKind::PostStart => history.post_started(&container, &id, result.clone().err()),
+                    HookKind::PreStop => history.pre_stopped(&container, &id),
+                }
+                if let Err(error) = result {
+                    tracing::info!(pod = self.uid, container, why = error, "a hook failed");
+                    self.tell(hook_failure(&self.checkpoint.pod, &container, kind));
+                }
+                true
+            }
+        }
     }
 }
 

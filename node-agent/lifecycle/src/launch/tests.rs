@@ -129,3 +129,22 @@ fn escalation_and_read_only_root_follow_the_context() {
     .unwrap();
     assert!(launch.no_new_privileges && launch.read_only_root && !launch.privileged);
 }
+
+#[test]
+fn the_kernel_may_be_told_the_whole_name() {
+    let named = |spec: &str| {
+        let json = format!(r#"{{"metadata":{{"name":"web","namespace":"shop"}},"spec":{spec}}}"#);
+        kernel_hostname(&serde_json::from_str(&json).unwrap(), "cluster.local")
+    };
+    let whole = r#"{"containers":[],"subdomain":"db","setHostnameAsFQDN":true}"#;
+    assert_eq!(named(whole).unwrap(), "web.db.shop.svc.cluster.local");
+    assert_eq!(named(r#"{"containers":[],"subdomain":"db"}"#).unwrap(), "web");
+    let long = whole.replace("db", &"d".repeat(60));
+    assert!(
+        named(&long)
+            .unwrap_err()
+            .contains("is too long (64 characters is the max, 87")
+    );
+    let named_over = r#"{"containers":[],"hostname":"a","hostnameOverride":"b.c"}"#;
+    assert_eq!(named(named_over).unwrap(), "b.c");
+}

@@ -55,6 +55,7 @@ impl Story {
             } => format!("signal {container} {signal}"),
             Step::PreStop { container, .. } => format!("hook {container}"),
             Step::Kill { container, .. } => format!("kill {container}"),
+            Step::Resize => "resize".to_owned(),
             Step::RemoveSandbox => "remove".to_owned(),
             Step::SetUpVolumes => "volumes".to_owned(),
             Step::RemoveVolumes => "remove volumes".to_owned(),
@@ -410,7 +411,7 @@ fn a_pull_keeps_its_back_off_and_is_begun_anew_by_the_next_agent() {
         ImageState::Missing { wait_seconds: 20, .. }
     ));
     story.history.container_mut("web").image_pulling();
-    story.history.taken_over();
+    story.history.taken_over(&story.pod);
     assert_eq!(story.steps(), "find web");
 }
 
@@ -950,7 +951,7 @@ fn an_unfinished_pre_stop_hook_runs_again_under_the_next_agent() {
     story.start("web");
     story.delete(10);
     story.stop();
-    story.history.taken_over();
+    story.history.taken_over(&story.pod);
     assert_eq!(story.steps(), "hook web");
 }
 
@@ -1025,4 +1026,62 @@ fn an_ephemeral_container_runs_once_and_counts_for_nothing() {
     story.start("debug");
     story.delete(30);
     assert_eq!(story.steps(), "signal debug 15, signal web 15");
+}
+
+const SIZED: &str = r#"{"containers":[{"name":"web","image":"i","resources":{"limits":{"cpu":"1","memory":"1Gi"}},
+    "resizePolicy":[{"resourceName":"memory","restartPolicy":"RestartContainer"}]}]}"#;
+
+impl Story {
+    fn limit(&mut self, name: &str, amount: &str) {
+        let spec = self.pod.spec.as_mut().unwrap();
+        let resources = spec.containers[0].resources.as_mut().unwrap();
+        let limits = resources.limits.as_mut().unwrap();
+        limits.insert(name.to_owned(), serde_json::from_value(amount.into()).unwrap());
+    }
+
+    fn given(&mut self, name: &str) -> String {
+        self.plan();
+        let status = &self.status.container_statuses.as_ref().unwrap()[0];
+        let limits = status.resources.as_ref().unwrap().limits.as_ref().unwrap();
+        limits[name].0.clone()
+    }
+}
+
+#[test]
+fn a_running_container_is_resized_in_place_or_restarted() {
+    let mut story = Story::prepared(SIZED);
+    story.start("web");
+    story.history.taken_over(&story.pod);
+    assert_eq!(story.steps(), "");
+    story.limit("cpu", "2");
+    assert_eq!(
+        (story.steps().as_str(), story.given("cpu").as_str()),
+        ("resize", "1")
+    );
+    assert_eq!(story.condition("PodResizeInProgress"), "True - @0");
+    story.history.resized(&story.pod);
+    assert_eq!((story.steps().as_str(), story.given("cpu").as_str()), ("", "2"));
+    story.limit("memory", "2Gi");
+    assert_eq!(story.steps(), "signal web 15");
+    assert_eq!(
+        story.stop(),
+        "Container web resize requires restart, will be restarted"
+    );
+    story.exit("web", 0);
+    assert_eq!(story.steps(), "start web-1");
+}
+
+#[test]
+fn a_size_for_which_there_is_no_room_waits() {
+    let mut story = Story::prepared(SIZED);
+    story.start("web");
+    story.history.taken_over(&story.pod);
+    story.limit("cpu", "64");
+    story.history.resize.hold = Some(crate::Hold {
+        reason: "Infeasible".to_owned(),
+        message: "too much".to_owned(),
+    });
+    assert_eq!(story.steps(), "wait 5");
+    assert_eq!(story.condition("PodResizePending"), "True Infeasible @0");
+    assert_eq!(story.given("cpu"), "1");
 }

@@ -5,7 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::history::Sandbox;
 use crate::plan::View;
+use crate::resize::is_resize_wanted;
 use crate::rules::{self, Role};
+
+const PENDING: &str = "PodResizePending";
+const IN_PROGRESS: &str = "PodResizeInProgress";
 
 struct Verdict {
     is_true: bool,
@@ -53,6 +57,7 @@ pub(super) fn conditions(
         condition(view, "PodScheduled", TRUE),
     ];
     own.extend(disruption(view));
+    own.extend(resize(view));
     let others = foreign(view).into_iter();
     let others: Vec<PodCondition> = others
         .filter(|condition| own.iter().all(|known| known.type_ != condition.type_))
@@ -72,9 +77,31 @@ fn disruption(view: &View<'_>) -> Option<PodCondition> {
     Some(condition(view, "DisruptionTarget", verdict))
 }
 
+/// How far a wanted size is; nothing once it is given.
+fn resize(view: &View<'_>) -> Option<PodCondition> {
+    if !is_resize_wanted(view.pod, view.history) {
+        return None;
+    }
+    let resize = &view.history.resize;
+    let told = |type_, reason: Option<String>, message: Option<String>| PodCondition {
+        reason,
+        message,
+        ..condition(view, type_, TRUE)
+    };
+    Some(match &resize.hold {
+        Some(hold) => told(PENDING, Some(hold.reason.clone()), Some(hold.message.clone())),
+        None => {
+            let reason = resize.failure.is_some().then(|| "Error".to_owned());
+            told(IN_PROGRESS, reason, resize.failure.clone())
+        }
+    })
+}
+
 /// Conditions that others own, such as readiness gates, pass through.
 fn foreign(view: &View<'_>) -> Vec<PodCondition> {
-    const OWN: [&str; 5] = [
+    const OWN: [&str; 7] = [
+        PENDING,
+        IN_PROGRESS,
         "PodReadyToStartContainers",
         "Initialized",
         "Ready",

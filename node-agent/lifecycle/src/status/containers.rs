@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMount, VolumeMountStatus,
+    ContainerStatus, ContainerUser, LinuxContainerUser, ResourceRequirements, VolumeMount, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::{go_duration, later};
 use crate::history::{ContainerHistory, ImageState, PostStart, Run, Termination};
 use crate::plan::View;
+use crate::resize::allocated;
 use crate::rules::{self, Fate, Role, START_ERROR_SECONDS};
 use crate::{pod_label, probes, termination};
 
@@ -51,6 +52,10 @@ pub(super) fn status(
             Role::Main | Role::Sidecar => probes::is_ready(container, &history),
         },
         started: (role != Role::Ephemeral).then_some(is_started),
+        resources: resources(container, &history),
+        allocated_resources: allocated(container, view.history)
+            .resources
+            .and_then(|own| own.requests),
         stop_signal: stop_signal_of(container),
         user: history.run.as_ref().and_then(user),
         volume_mounts: volume_mounts(container),
@@ -103,6 +108,13 @@ fn state(
 
 fn stop_signal_of(container: &Container) -> Option<String> {
     container.lifecycle.as_ref()?.stop_signal.clone()
+}
+
+/// What a running container may use; of another, nothing is known but the wish.
+fn resources(container: &Container, history: &ContainerHistory) -> Option<ResourceRequirements> {
+    let run = history.run.as_ref().filter(|_| history.is_running());
+    let given = run.and_then(|run| run.started_with.resources.clone());
+    given.or_else(|| container.resources.clone())
 }
 
 fn user(run: &Run) -> Option<ContainerUser> {

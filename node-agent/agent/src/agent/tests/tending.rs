@@ -134,3 +134,27 @@ async fn a_pre_stop_hook_runs_before_the_signal_and_no_longer_than_the_grace() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_running_pod_is_resized_if_there_is_room() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        let sized = |cpu: &str| with(&format!(r#""resources":{{"limits":{{"cpu":"{cpu}"}}}}"#));
+        talk.lead(&[&sized("200m")]).await;
+        until(&mut talk, "Running 0 ready", "").await;
+        talk.assign(&sized("300m")).await;
+        until(&mut talk, "", "ResizeCompleted: Pod resize completed").await;
+        let log = bench.machine.log();
+        assert_eq!(log.last().unwrap(), "resize web-0 Some(30000) Some(30000)");
+        talk.assign(&sized("9999")).await;
+        let heard = until(&mut talk, "Running 0 ready", "").await;
+        assert!(
+            !heard.iter().any(|line| line.contains("ResizeCompleted")),
+            "{heard:?}"
+        );
+        agent.stop().await;
+    })
+    .await;
+}
