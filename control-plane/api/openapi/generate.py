@@ -13,7 +13,7 @@ import re
 import sys
 
 ROOTS = """
-    api/core/v1: Binding ConfigMap Endpoints Event Namespace Node Pod ReplicationController Secret Service
+    api/core/v1: Binding ConfigMap Endpoints Event Namespace Node PersistentVolume PersistentVolumeClaim Pod ReplicationController Secret Service
         ServiceAccount
     api/apps/v1: ControllerRevision Deployment ReplicaSet StatefulSet
     api/authentication/v1: SelfSubjectReview TokenRequest TokenReview
@@ -25,6 +25,7 @@ ROOTS = """
     api/networking/v1: Ingress IngressClass NetworkPolicy
     api/policy/v1: Eviction
     api/scheduling/v1: PriorityClass
+    api/storage/v1: StorageClass
     apimachinery/pkg/apis/meta/v1: DeleteOptions ListMeta Status
 """
 

@@ -14,6 +14,8 @@ mod metrics;
 mod namespace;
 mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
 pub(crate) mod priority_class;
 mod replica_set;
@@ -22,7 +24,10 @@ mod secret;
 mod service;
 mod service_account;
 mod stateful_set;
+pub(crate) mod storage_class;
 mod workload;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::kind::{Kind, SubresourceInfo};
 
@@ -34,6 +39,8 @@ pub(crate) fn all() -> Vec<Kind> {
         event::kind(),
         namespace::kind(),
         node::kind(),
+        persistent_volume::kind(),
+        persistent_volume_claim::kind(),
         pod::kind(),
         replication_controller::kind(),
         secret::kind(),
@@ -52,6 +59,7 @@ pub(crate) fn all() -> Vec<Kind> {
         priority_class::kind(),
         metrics::of_nodes(),
         metrics::of_pods(),
+        storage_class::kind(),
     ]
 }
 
@@ -76,6 +84,20 @@ const SCALE: SubresourceInfo = SubresourceInfo {
     kind: "Scale",
     verbs: READ_AND_WRITE,
 };
+
+/// Fills `field` in when it is absent or empty.
+fn or_default(field: &mut Option<String>, default: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(default.to_owned());
+    }
+}
+
+fn add_finalizer(meta: &mut ObjectMeta, finalizer: &str) {
+    let finalizers = meta.finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|known| known == finalizer) {
+        finalizers.push(finalizer.to_owned());
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 mod account_token;
 pub mod amounts;
 mod builder;
+pub mod claims;
 pub mod decode;
 pub mod duration;
 pub mod field;
@@ -32,6 +33,7 @@ pub use field::{FieldError, FieldErrors, Path};
 pub use k8s_openapi;
 pub use kind::{Column, Kind, SubresourceInfo};
 pub use kinds::priority_class::system_priority_classes;
+pub use kinds::storage_class::{LOCAL_PROVISIONER, is_default_class, local_storage_class};
 pub use metadata::controller_of;
 pub use object::{Object, draft};
 pub use pod_spec::{ephemeral_as_container, qos_class};

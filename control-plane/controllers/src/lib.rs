@@ -15,6 +15,7 @@ mod labels;
 mod namespace;
 mod node;
 mod ownership;
+mod persistent_volumes;
 mod pod_garbage;
 mod pods;
 mod priority_classes;
@@ -152,6 +153,7 @@ async fn lead(options: Options, resources: Resources, term: u64, liveness: Arc<d
     node::start(&context, &runner);
     let seen = namespace::start(&context, &runner);
     garbage::start(&context, &runner, seen);
+    persistent_volumes::start(&context, &runner).await;
     pod_garbage::start(&context, &runner);
     events::start(&context, &runner);
     std::future::pending().await

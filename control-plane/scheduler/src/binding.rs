@@ -3,13 +3,16 @@
 //! Placing is done in one thread on the in-memory table; a pod that was placed counts on its node at once (it is
 //! *assumed*), so that the next one sees it. Bindings are proposed a batch at a time while the loop goes on.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
 use flotilla_api::Status;
 use flotilla_report::report;
-use flotilla_resources::{Binding, Cache, CacheEvent, Resources};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use flotilla_resources::{Binding, Cache, CacheEvent, Resources, TypedObject};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +21,8 @@ use crate::cluster::Cluster;
 use crate::place::{self, Placement};
 use crate::queue::{Hopes, News, PodKey, Queue};
 use crate::report::{self, Reports};
+use crate::settling;
+use crate::storage::{Needs, Settlement};
 
 const SCHEDULER_NAME: &str = "default-scheduler";
 /// Pods that one proposal binds at most: enough to be cheap per pod, few enough that the first need not wait long.
@@ -30,7 +35,12 @@ const BATCHES_MAX: usize = 4;
 enum Told {
     Pod(CacheEvent<Pod>),
     Node(CacheEvent<Node>),
+    Claim(CacheEvent<PersistentVolumeClaim>),
+    Volume(CacheEvent<PersistentVolume>),
+    Class(CacheEvent<StorageClass>),
     Bound(Vec<(Arc<Pod>, String, Result<(), Status>)>),
+    /// A pod whose claims had to be settled first.
+    Settled(Arc<Pod>, String, Result<(), Status>),
 }
 
 /// Schedules pods; ends only by being dropped, which ends all that it started.
@@ -41,7 +51,20 @@ pub(crate) async fn schedule(resources: Resources) {
     let pods = Cache::<Pod>::start(resources.replica(), &tracker, &shutdown);
     nodes.synced().await;
     pods.synced().await;
+    let claims = Cache::<PersistentVolumeClaim>::start(resources.replica(), &tracker, &shutdown);
+    let volumes = Cache::<PersistentVolume>::start(resources.replica(), &tracker, &shutdown);
+    let classes = Cache::<StorageClass>::start(resources.replica(), &tracker, &shutdown);
+    claims.synced().await;
+    volumes.synced().await;
+    classes.synced().await;
     let (tell, mut told) = mpsc::unbounded_channel();
+    // Before the pods: none is placed without what its claims mean.
+    let sender = tell.clone();
+    classes.subscribe(move |event| drop(sender.send(Told::Class(event.clone()))));
+    let sender = tell.clone();
+    volumes.subscribe(move |event| drop(sender.send(Told::Volume(event.clone()))));
+    let sender = tell.clone();
+    claims.subscribe(move |event| drop(sender.send(Told::Claim(event.clone()))));
     let sender = tell.clone();
     nodes.subscribe(move |event| drop(sender.send(Told::Node(event.clone()))));
     let sender = tell.clone();
@@ -52,6 +75,7 @@ pub(crate) async fn schedule(resources: Resources) {
         queue: Queue::default(),
         start: 0,
         pods,
+        claims,
         resources,
         reports,
         tracker,
@@ -84,6 +108,7 @@ struct Scheduler {
     /// Where the search for nodes begins next time.
     start: usize,
     pods: Cache<Pod>,
+    claims: Cache<PersistentVolumeClaim>,
     resources: Resources,
     reports: Reports,
     tracker: TaskTracker,
@@ -108,7 +133,26 @@ impl Scheduler {
             }
             Told::Pod(CacheEvent::Deleted(pod)) => self.pod_gone(&pod),
             Told::Pod(event) => self.pod_seen(event.object(), &event),
-            Told::Bound(outcomes) => self.bound(outcomes),
+            Told::Claim(event) => {
+                let key = object_key(&**event.object());
+                note_change(&mut self.cluster.storage.claims, key, &event);
+                self.note(News::Storage);
+            }
+            Told::Volume(event) => {
+                let (_, name) = object_key(&**event.object());
+                note_change(&mut self.cluster.storage.volumes, name, &event);
+                self.note(News::Storage);
+            }
+            Told::Class(event) => {
+                let (_, name) = object_key(&**event.object());
+                note_change(&mut self.cluster.storage.classes, name, &event);
+                self.note(News::Storage);
+            }
+            Told::Bound(outcomes) => {
+                self.batches -= 1;
+                self.bound(outcomes);
+            }
+            Told::Settled(pod, node, outcome) => self.bound(vec![(pod, node, outcome)]),
         }
     }
 
@@ -181,11 +225,17 @@ impl Scheduler {
                 Placement::Node(node) => {
                     self.cluster.add_pod(&pod, &node);
                     self.note(News::PodPlaced);
-                    placed.push((pod, node));
+                    match self.settlements(&pod, &node) {
+                        settlements if settlements.is_empty() => placed.push((pod, node)),
+                        settlements => self.settle(pod, node, settlements),
+                    }
                 }
                 Placement::Nowhere(refusals) => {
-                    self.queue
-                        .give_back_unplaced(&key, Hopes::of(refusals.counts.keys()), Instant::now());
+                    let hopes = match &refusals.obstacle {
+                        Some(_) => Hopes::of_storage(),
+                        None => Hopes::of(refusals.counts.keys()),
+                    };
+                    self.queue.give_back_unplaced(&key, hopes, Instant::now());
                     self.reports.unplaced(&pod, &refusals);
                 }
             }
@@ -193,6 +243,27 @@ impl Scheduler {
         if !placed.is_empty() {
             self.bind(placed);
         }
+    }
+
+    /// What has to be written down about the pod's claims before it can be bound.
+    fn settlements(&self, pod: &Pod, node: &str) -> Vec<Settlement> {
+        let storage = &self.cluster.storage;
+        let needs = Needs::new(storage, pod);
+        let node = self.cluster.node(node).and_then(|entry| entry.node.as_ref());
+        // The node has just been checked, so it can have what the pod needs.
+        node.filter(|_| needs.is_waiting())
+            .and_then(|node| needs.settle(storage, node).ok())
+            .unwrap_or_default()
+    }
+
+    /// Settles the pod's claims and then binds it. It counts on its node meanwhile, and holds up no other pod.
+    fn settle(&mut self, pod: Arc<Pod>, node: String, settlements: Vec<Settlement>) {
+        let (resources, claims, tell) = (self.resources.clone(), self.claims.clone(), self.tell.clone());
+        self.tracker.spawn(async move {
+            let outcome = settling::settle_and_bind(&resources, &claims, &pod, &node, &settlements).await;
+            // The loop is gone only when nobody needs the answer.
+            let _ = tell.send(Told::Settled(pod, node, outcome));
+        });
     }
 
     fn bind(&mut self, placed: Vec<(Arc<Pod>, String)>) {
@@ -216,7 +287,6 @@ impl Scheduler {
     }
 
     fn bound(&mut self, outcomes: Vec<(Arc<Pod>, String, Result<(), Status>)>) {
-        self.batches -= 1;
         for (pod, node, outcome) in outcomes {
             match outcome {
                 Ok(()) => {
@@ -261,6 +331,21 @@ fn counts_anew(event: &CacheEvent<Pod>) -> bool {
         }
         CacheEvent::Added(_) | CacheEvent::Deleted(_) => true,
     }
+}
+
+fn note_change<K: Eq + Hash, T: TypedObject>(known: &mut HashMap<K, Arc<T>>, key: K, event: &CacheEvent<T>) {
+    match event {
+        CacheEvent::Deleted(_) => known.remove(&key),
+        event => known.insert(key, Arc::clone(event.object())),
+    };
+}
+
+fn object_key<T: TypedObject>(object: &T) -> (String, String) {
+    let meta = object.metadata();
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
 fn key(pod: &Pod) -> PodKey {

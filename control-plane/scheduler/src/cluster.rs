@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::classes::{ClassId, Classes};
 use crate::ports::{self, HostPort};
+use crate::storage::Storage;
 use flotilla_api::amounts::{self, Amounts, Demand, Usage};
 
 /// The position of a node in [`Cluster::nodes`].
@@ -75,6 +76,8 @@ pub struct Cluster {
     /// Pods that look alike, counted per node.
     pub classes: Classes,
     owners: HashMap<String, PerNode>,
+    /// Claims and volumes.
+    pub storage: Storage,
 }
 
 impl Cluster {

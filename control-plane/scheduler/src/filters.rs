@@ -41,6 +41,10 @@ pub enum Reason {
     PodAntiAffinity,
     /// A pod is there that does not want it near.
     ExistingAntiAffinity,
+    /// A volume of the pod is elsewhere.
+    VolumeAffinity,
+    /// A claim of the pod can have no volume there.
+    NoVolume,
 }
 
 impl fmt::Display for Reason {
@@ -59,6 +63,8 @@ impl fmt::Display for Reason {
             }
             Reason::PodAffinity => f.write_str("node(s) didn't match pod affinity rules"),
             Reason::PodAntiAffinity => f.write_str("node(s) didn't match pod anti-affinity rules"),
+            Reason::VolumeAffinity => f.write_str("node(s) didn't match PersistentVolume's node affinity"),
+            Reason::NoVolume => f.write_str("node(s) didn't find available persistent volumes to bind"),
             Reason::ExistingAntiAffinity => {
                 f.write_str("node(s) didn't satisfy existing pods anti-affinity rules")
             }
@@ -99,6 +105,7 @@ pub fn check(candidate: &Candidate<'_>, entry: &NodeEntry) -> Result<(), Vec<Rea
     if !short.is_empty() {
         return Err(short);
     }
+    candidate.needs.check(candidate.storage, entry).or_else(refuse)?;
     candidate.spread.check(entry).or_else(refuse)?;
     candidate.neighbours.check(entry).or_else(refuse)
 }

@@ -13,7 +13,9 @@ pub mod ports;
 pub mod queue;
 mod report;
 pub mod scores;
+mod settling;
 pub mod spread;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 

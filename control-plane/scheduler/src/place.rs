@@ -14,6 +14,7 @@ use crate::neighbours::Neighbours;
 use crate::ports::{self, HostPort};
 use crate::scores;
 use crate::spread::Spread;
+use crate::storage::{Needs, Storage};
 use flotilla_api::amounts::Demand;
 
 /// Every node is looked at up to this many.
@@ -33,6 +34,10 @@ pub struct Candidate<'a> {
     pub neighbours: Neighbours<'a>,
     /// Where the pods of the same controller are.
     pub siblings: scores::Siblings<'a>,
+    /// What its claims ask of a node.
+    pub needs: Needs<'a>,
+    /// Claims and volumes.
+    pub storage: &'a Storage,
 }
 
 impl<'a> Candidate<'a> {
@@ -46,6 +51,8 @@ impl<'a> Candidate<'a> {
             spread: Spread::new(cluster, pod),
             neighbours: Neighbours::new(cluster, pod),
             siblings: scores::Siblings::new(cluster, pod),
+            needs: Needs::new(&cluster.storage, pod),
+            storage: &cluster.storage,
         }
     }
 }
@@ -66,6 +73,8 @@ pub struct Refusals {
     pub nodes: usize,
     /// How many of them named each reason.
     pub counts: BTreeMap<Reason, usize>,
+    /// What keeps the pod from every node.
+    pub obstacle: Option<String>,
 }
 
 /// Picks the best node, or explains why there is none.
@@ -77,7 +86,11 @@ pub fn place(cluster: &Cluster, pod: &Pod, start: &mut usize) -> Placement {
     let mut refusals = Refusals {
         nodes: cluster.len(),
         counts: BTreeMap::new(),
+        obstacle: candidate.needs.obstacle().map(str::to_owned),
     };
+    if refusals.obstacle.is_some() {
+        return Placement::Nowhere(refusals);
+    }
     let fitting = find(cluster, &candidate, start, &mut refusals);
     match best(cluster, &candidate, &fitting) {
         Some(index) => Placement::Node(cluster.nodes[index].name.clone()),

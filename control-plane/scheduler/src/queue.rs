@@ -32,6 +32,8 @@ pub enum News {
     PodGone,
     /// A pod came to a node.
     PodPlaced,
+    /// A claim, volume or class came or changed.
+    Storage,
 }
 
 /// What could help a pod.
@@ -39,6 +41,7 @@ pub enum News {
 pub struct Hopes {
     pod_gone: bool,
     pod_placed: bool,
+    storage: bool,
 }
 
 impl Hopes {
@@ -51,6 +54,7 @@ impl Hopes {
                 Reason::PodAntiAffinity | Reason::ExistingAntiAffinity => hopes.pod_gone = true,
                 Reason::Spread => (hopes.pod_gone, hopes.pod_placed) = (true, true),
                 Reason::PodAffinity => hopes.pod_placed = true,
+                Reason::VolumeAffinity | Reason::NoVolume => hopes.storage = true,
                 Reason::OtherNode
                 | Reason::Unschedulable
                 | Reason::Affinity
@@ -61,11 +65,21 @@ impl Hopes {
         hopes
     }
 
+    /// What could help a pod that no node can take because of its claims.
+    #[must_use]
+    pub fn of_storage() -> Hopes {
+        Hopes {
+            storage: true,
+            ..Hopes::default()
+        }
+    }
+
     fn include(self, news: News) -> bool {
         match news {
             News::Node => true,
             News::PodGone => self.pod_gone,
             News::PodPlaced => self.pod_placed,
+            News::Storage => self.storage,
         }
     }
 }

@@ -104,6 +104,9 @@ impl Refusals {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
+        if let Some(obstacle) = &self.obstacle {
+            return format!("0/{} nodes are available: {obstacle}.", self.nodes);
+        }
         let mut reasons: Vec<String> = self
             .counts
             .iter()

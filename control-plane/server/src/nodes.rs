@@ -6,6 +6,7 @@
 
 mod assignments;
 mod blobs;
+mod disks;
 mod follow;
 mod join;
 mod liveness;
@@ -26,9 +27,9 @@ use std::{
 use flotilla_apiserver::ServiceAccountKeys;
 use flotilla_pki::PeerIdentity;
 use flotilla_proto::node::{
-    AgentMessage, BlobRequest, FollowEvent, FollowRequest, JoinRequest, JoinResponse, RenewRequest,
-    RenewResponse, ServerMessage, StreamFrame, TokenRequest, TokenResponse, nodes_server,
-    server_message::Kind as Said,
+    AgentMessage, BlobRequest, DiskReport, DiskReported, FollowEvent, FollowRequest, JoinRequest,
+    JoinResponse, RenewRequest, RenewResponse, ServerMessage, StreamFrame, TokenRequest, TokenResponse,
+    nodes_server, server_message::Kind as Said,
 };
 use flotilla_resources::Resources;
 use tokio::sync::{mpsc, watch};
@@ -139,6 +140,13 @@ impl nodes_server::Nodes for Nodes {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let node = node_name(&request)?;
         join::renew(&self.inner.material, &node, &request.into_inner()).map(Response::new)
+    }
+
+    async fn disk(&self, request: Request<DiskReport>) -> Result<Response<DiskReported>, Status> {
+        let node = node_name(&request)?;
+        disks::report(&self.inner.resources, &node, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn token(&self, request: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {

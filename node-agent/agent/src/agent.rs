@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::checkpoint::Checkpoints;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
+use crate::disks::Disks;
 use crate::follow::{Follow, Servers};
 use crate::gauges::{Gauges, HostGauges};
 use crate::gone::GoneLogs;
@@ -205,6 +206,8 @@ pub(crate) struct Assembly {
     names: Names,
     /// What services are made of.
     served: SharedModel,
+    /// Disks of this node's persistent volumes.
+    disks: Arc<Disks>,
     workers_shutdown: CancellationToken,
     gauges: Arc<dyn Gauges>,
     /// Until it runs.
@@ -231,6 +234,8 @@ impl Assembly {
         let checkpoints = Checkpoints::open(data("checkpoints"))
             .map_err(|error| RunAgentError::Checkpoints(Box::new(error)))?;
         let mut follow = Follow::new(data("follow"));
+        let disks = Arc::new(Disks::default());
+        disks.hear(&mut follow);
         let services = follow.mirror(|service: &Arc<Service>| ServiceAddress::of(service));
         let names = Names::new(&mut follow);
         let served = services::follow(&mut follow, &host.name);
@@ -280,6 +285,7 @@ impl Assembly {
             follow,
             names,
             served,
+            disks,
             workers_shutdown,
         })
     }
@@ -323,6 +329,10 @@ impl Assembly {
             .spawn(serving.run(self.served.clone(), shutdown.child_token()));
         let peers = ClusterPeers::new(servers.clone());
         self.surroundings.machine.set_peers(peers);
+        let machine = self.surroundings.machine.clone();
+        let (disks, name) = (self.disks.clone(), self.host.name.clone());
+        self.tracker
+            .spawn(disks.run(name, machine, servers.clone(), shutdown.child_token()));
         let watcher = NodeWatch {
             host: self.host.clone(),
             machine: self.surroundings.machine.clone(),

@@ -8,6 +8,7 @@ mod checkpoint;
 mod checks;
 mod cluster;
 mod directory;
+mod disks;
 mod follow;
 mod gauges;
 mod gone;

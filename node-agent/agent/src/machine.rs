@@ -20,6 +20,7 @@ use flotilla_images::{
     Freed, Image, ImageSummary, Keyring, Peers, Progress, Pulled, Puller, SpacePolicy, Store, StoreError,
     User,
 };
+use flotilla_lifecycle::References;
 use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
 use flotilla_report::report;
 use flotilla_runtime::{
@@ -28,7 +29,7 @@ use flotilla_runtime::{
     Runtime, SandboxSpec, ShimError, StartContainerError, Started, UpdateResourcesError,
 };
 use flotilla_services::SharedModel;
-use flotilla_volumes::{MountError, SetUpError, TearDownError, TokenWanted, Volumes};
+use flotilla_volumes::{DiskError, MountError, SetUpError, TearDownError, TokenWanted, Volumes};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -62,6 +63,15 @@ pub(crate) enum RemoveSandboxError {
     Destroy(#[source] DestroySandboxError),
     #[error("cannot release the images")]
     Images(#[source] StoreError),
+}
+
+/// Why a disk stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeDiskError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("the change was cut short")]
+    Cancelled,
 }
 
 /// Why something of a pod's volumes is left.
@@ -158,10 +168,15 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn mounts(
         &self,
         pod: &Pod,
+        references: &References,
         container: &Container,
         env: &[(String, String)],
     ) -> Result<Vec<Mount>, MountError>;
     async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError>;
+    /// How much the disk of a persistent volume holds; nothing when it is not here.
+    fn disk_bytes(&self, name: &str) -> Option<u64>;
+    async fn grow_disk(&self, name: &str, bytes: u64) -> Result<(), ChangeDiskError>;
+    async fn remove_disk(&self, name: &str) -> Result<(), ChangeDiskError>;
     /// Makes namespaces and network; what there was of the pod before goes first.
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError>;
     async fn remove_sandbox(&self, uid: &str) -> Result<(), RemoveSandboxError>;
@@ -336,14 +351,27 @@ impl Machine for LocalMachine {
     fn mounts(
         &self,
         pod: &Pod,
+        references: &References,
         container: &Container,
         env: &[(String, String)],
     ) -> Result<Vec<Mount>, MountError> {
-        self.volumes.mounts(pod, container, env)
+        self.volumes.mounts(pod, references, container, env)
     }
 
     async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError> {
         volumes::remove(self, uid).await
+    }
+
+    fn disk_bytes(&self, name: &str) -> Option<u64> {
+        self.volumes.disk_bytes(name)
+    }
+
+    async fn grow_disk(&self, name: &str, bytes: u64) -> Result<(), ChangeDiskError> {
+        volumes::change_disk(self, name, move |volumes, name| volumes.grow_disk(name, bytes)).await
+    }
+
+    async fn remove_disk(&self, name: &str) -> Result<(), ChangeDiskError> {
+        volumes::change_disk(self, name, |volumes, name| volumes.remove_disk(name)).await
     }
 
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Vec<IpAddr>, MakeSandboxError> {

@@ -22,8 +22,7 @@ use std::time::Duration;
 use flotilla_images::Image;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
-    Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, notices,
-    plan, service_variables,
+    Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, notices, plan, service_variables,
 };
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;

@@ -6,16 +6,20 @@
 
 mod atomic;
 mod content;
+mod disk;
 mod empty_dir;
 mod host_path;
 mod image;
 mod mounting;
 mod mounts;
 mod ownership;
+mod persistent;
 mod plan;
 mod volumes;
 
 pub use content::{TokenWanted, Tokens, tokens_wanted};
+pub use disk::DiskError;
 pub use mounts::MountError;
+pub use persistent::{Disk, Duty, disk, duty};
 pub use plan::images_wanted;
 pub use volumes::{OpenVolumesError, Options, Order, SetUpError, TearDownError, Volumes};

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use flotilla_api::claims;
 use flotilla_api::quantity::Quantity;
 use flotilla_lifecycle::{Facts, Quantities};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, PodSpec, Volume};
 
 use crate::content::{Files, Sources, Tokens};
 use crate::host_path::PathKind;
+use crate::persistent::{self, Disk, Share};
 
 /// What a volume is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +18,11 @@ pub(crate) enum Source {
     /// Files that the control plane decides on.
     Files(Files),
     /// An empty folder on the node's disk.
-    Disk,
+    Folder,
+    /// The disk of a persistent volume.
+    Disk(Disk),
+    /// A file system of another machine.
+    Share(Share),
     /// A file system in memory.
     Memory {
         /// The most that it holds; nothing: what the kernel allows.
@@ -63,6 +69,17 @@ fn source(sources: &Sources<'_>, volume: &Volume) -> Result<Source, String> {
             kind: PathKind::parse(wanted.type_.as_deref().unwrap_or_default())?,
         });
     }
+    if let Some((claim, made_for_pod)) = claims::claim_of(sources.facts.pod, volume) {
+        return persistent::source(sources.facts.pod, sources.facts.references, &claim, made_for_pod);
+    }
+    if let Some(wanted) = &volume.nfs {
+        return Ok(Source::Share(Share {
+            server: wanted.server.clone(),
+            path: wanted.path.clone(),
+            read_only: wanted.read_only == Some(true),
+            options: Vec::new(),
+        }));
+    }
     if let Some(wanted) = &volume.image {
         let reference = wanted.reference.clone().unwrap_or_default();
         return Ok(Source::Image { reference });
@@ -75,7 +92,7 @@ fn source(sources: &Sources<'_>, volume: &Volume) -> Result<Source, String> {
 fn empty_dir(facts: &Facts<'_>, wanted: &EmptyDirVolumeSource) -> Result<Source, String> {
     let limit = wanted.size_limit.as_ref().and_then(Quantity::of);
     match wanted.medium.as_deref().unwrap_or_default() {
-        "" => Ok(Source::Disk),
+        "" => Ok(Source::Folder),
         "Memory" => Ok(Source::Memory {
             bytes: memory_bytes(facts.pod, limit, facts.allocatable),
         }),

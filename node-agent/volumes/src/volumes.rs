@@ -10,17 +10,20 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use flotilla_lifecycle::Facts;
+use flotilla_api::claims;
+use flotilla_lifecycle::{Facts, References};
+use flotilla_report::report;
 use flotilla_runtime::Mount;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 use nix::mount::MsFlags;
 
 use crate::content::{Files, TokenWanted, Tokens, token_places};
-use crate::mounting::{make_private, mount_new, unmount};
+use crate::disk::{DiskError, Disks, mount_share};
+use crate::mounting::{is_mounted, make_private, mount_new, unmount};
 use crate::mounts::{self, MountError};
 use crate::ownership::Ownership;
 use crate::plan::{Source, plan};
-use crate::{atomic, empty_dir, host_path, image};
+use crate::{atomic, empty_dir, host_path, image, persistent};
 
 /// Only root looks about in it; containers get mounts of what is theirs.
 const ROOT_OPTIONS: &str = "mode=0711";
@@ -86,6 +89,7 @@ pub enum TearDownError {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     options: Options,
+    disks: Disks,
 }
 
 impl Volumes {
@@ -112,10 +116,13 @@ impl Volumes {
             fs::create_dir_all(&pods)?;
             fs::set_permissions(&options.state_dir, fs::Permissions::from_mode(0o711))
         })?;
-        Ok(Volumes { options })
+        let disks = Disks::new(options.state_dir.join("disks"));
+        Ok(Volumes { options, disks })
     }
 
     /// Brings every volume of the pod to what it is to be. Those that cannot be are told of; the others are ready.
+    ///
+    /// Where a container sees a volume follows from the pod and what it refers to; give [`Volumes::mounts`] the same.
     pub fn set_up(&self, order: Order<'_>) -> Result<(), Vec<SetUpError>> {
         let pod = order.facts.pod;
         let failed = |volume: &str, problem: String| SetUpError {
@@ -127,7 +134,7 @@ impl Volumes {
         };
         let mut failures = Vec::new();
         for (volume, source) in plan(order.facts, order.tokens) {
-            let made = source.and_then(|source| places.make(pod, &volume, source, order.images));
+            let made = source.and_then(|source| self.make(&places, pod, &volume, source, order.images));
             failures.extend(made.err().map(|problem| failed(&volume, problem)));
         }
         match failures.is_empty() {
@@ -140,11 +147,15 @@ impl Volumes {
     pub fn mounts(
         &self,
         pod: &Pod,
+        references: &References,
         container: &Container,
         env: &[(String, String)],
     ) -> Result<Vec<Mount>, MountError> {
         let places = self.places(pod);
-        mounts::mounts(pod, container, env, |volume| places.as_ref()?.of(volume))
+        mounts::mounts(pod, container, env, |volume| {
+            let places = places.as_ref()?;
+            of_claim(pod, references, volume).or_else(|| places.of(volume))
+        })
     }
 
     /// The tokens that the pod's volumes show now.
@@ -199,6 +210,46 @@ impl Volumes {
         unmount(&self.options.run_dir)
     }
 
+    /// Makes one volume.
+    fn make(
+        &self,
+        places: &Places,
+        pod: &Pod,
+        volume: &str,
+        source: Source,
+        images: &BTreeMap<String, Vec<PathBuf>>,
+    ) -> Result<(), String> {
+        let run = places.run.join(volume);
+        let give = |is_mine: bool| match Ownership::of(pod, false).filter(|_| is_mine) {
+            Some(ownership) => ownership.apply(&run).map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        match source {
+            Source::Disk(disk) => {
+                let was_mounted = is_mounted(&run).unwrap_or_default();
+                self.disks.mount(&disk, &run).map_err(|error| report(&error))?;
+                give(!was_mounted)
+            }
+            Source::Share(share) => mount_share(&share, &run).map_err(|error| report(&error)),
+            source => places.make(pod, volume, source, images),
+        }
+    }
+
+    /// How much a disk of this node holds; nothing when it is not here.
+    pub fn disk_bytes(&self, name: &str) -> Option<u64> {
+        self.disks.bytes(name)
+    }
+
+    /// Lets a disk hold more, mounted or not.
+    pub fn grow_disk(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.disks.grow(name, bytes)
+    }
+
+    /// Removes a disk and all that is on it; not one that is mounted.
+    pub fn remove_disk(&self, name: &str) -> Result<(), DiskError> {
+        self.disks.remove(name)
+    }
+
     fn places(&self, pod: &Pod) -> Option<Places> {
         let uid = pod.metadata.uid.as_deref().filter(|uid| is_usable(uid))?;
         Some(Places {
@@ -249,8 +300,9 @@ impl Places {
         let ownership = Ownership::of(pod, false);
         let ownership = ownership.as_ref();
         let made = match source {
+            Source::Disk(_) | Source::Share(_) => return Err("it is mounted by other means".to_owned()),
             Source::Files(files) => write_files(&run, &files, Ownership::of(pod, true).as_ref()),
-            Source::Disk => empty_dir::on_disk(&self.disk.join(volume), ownership),
+            Source::Folder => empty_dir::on_disk(&self.disk.join(volume), ownership),
             Source::Memory { bytes } => empty_dir::in_memory(&run, bytes, ownership),
             Source::HugePages { page_size } => empty_dir::huge_pages(&run, page_size.as_deref(), ownership),
             Source::Path { path, kind } => return host_path::prepare(&path, kind),
@@ -268,6 +320,13 @@ impl Places {
             return Some((PathBuf::from(&wanted.path), false));
         }
         let run = self.run.join(&volume.name);
+        // Mounted for the pod; whoever may not write to it says so where it is mounted.
+        if volume.ephemeral.is_some() || volume.nfs.is_some() {
+            return Some((run, false));
+        }
+        if let Some(wanted) = &volume.persistent_volume_claim {
+            return Some((run, wanted.read_only == Some(true)));
+        }
         if let Some(wanted) = &volume.empty_dir {
             let is_disk = wanted.medium.as_deref().unwrap_or_default().is_empty();
             let place = if is_disk {
@@ -279,6 +338,17 @@ impl Places {
         }
         // What the control plane decides on is not for containers to change: CVE-2017-1002102.
         Some((run, true))
+    }
+}
+
+/// Where a claim's volume is, if that is a place of the node's own and not one made for the pod.
+fn of_claim(pod: &Pod, references: &References, volume: &Volume) -> Option<(PathBuf, bool)> {
+    let (claim, made_for_pod) = claims::claim_of(pod, volume)?;
+    let claim_of_pod = volume.persistent_volume_claim.as_ref();
+    let is_read_only = claim_of_pod.is_some_and(|claim| claim.read_only == Some(true));
+    match persistent::source(pod, references, &claim, made_for_pod) {
+        Ok(Source::Path { path, .. }) => Some((path, is_read_only)),
+        _ => None,
     }
 }
 

@@ -56,7 +56,10 @@ impl Node {
     /// Where the pod's only container sees each of its mounts, by mount path.
     fn places(&self, pod: &Pod) -> BTreeMap<String, PathBuf> {
         let container = &pod.spec.as_ref().unwrap().containers[0];
-        let mounts = self.volumes.mounts(pod, container, &[]).unwrap();
+        let mounts = self
+            .volumes
+            .mounts(pod, &References::default(), container, &[])
+            .unwrap();
         let place = |mount: flotilla_runtime::Mount| (mount.destination.display().to_string(), mount.source);
         mounts.into_iter().map(place).collect()
     }
@@ -188,7 +191,12 @@ fn tokens_that_are_shown_are_found_again() {
     assert_eq!(shown.into_values().collect::<Vec<_>>(), ["secret"]);
     let mounts = node
         .volumes
-        .mounts(&pod, &pod.spec.as_ref().unwrap().containers[0], &[])
+        .mounts(
+            &pod,
+            &References::default(),
+            &pod.spec.as_ref().unwrap().containers[0],
+            &[],
+        )
         .unwrap();
     assert!(mounts[0].read_only);
 }

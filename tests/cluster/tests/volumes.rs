@@ -176,3 +176,189 @@ cat ca.crt";
         "{told}"
     );
 }
+
+fn claim(name: &str, size: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}}, spec: {{accessModes: \
+         [ReadWriteOnce], resources: {{requests: {{storage: {size}}}}}}}}}"
+    )
+}
+
+/// Whether root may resize mounted file systems here, for which it needs CAP_SYS_RESOURCE.
+fn may_resize_mounted() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap() & (1 << 24) != 0
+}
+
+/// The files of all disks of a node.
+fn disks(cluster: &Cluster, node: &str) -> Vec<std::path::PathBuf> {
+    let data = cluster.folder().join(cluster.name()).join(node);
+    let mut found = Vec::new();
+    let mut folders = vec![data];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.ends_with("volumes/disks") {
+                found.extend(
+                    std::fs::read_dir(&path)
+                        .unwrap()
+                        .flatten()
+                        .map(|entry| entry.path()),
+                );
+            } else if entry.file_type().unwrap().is_dir() && !path.ends_with("images") {
+                folders.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Loop devices of this machine that show a file of the cluster.
+fn loop_devices(cluster: &Cluster) -> Vec<String> {
+    let folder = cluster.folder().display().to_string();
+    let devices = std::fs::read_dir("/sys/block").unwrap().flatten();
+    let shown = devices.filter_map(|device| {
+        let file = std::fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        file.contains(&folder).then_some(file)
+    });
+    shown.collect()
+}
+
+#[test]
+fn a_claim_outlives_its_pods_and_its_nodes_restart_and_holds_what_it_says() {
+    let cluster = Cluster::up(1, 1);
+    cluster.import_image("busybox");
+    let classes = cluster.flotilla(&["get", "storageclasses"]);
+    assert!(classes.contains("local (default)"), "{classes}");
+    cluster.apply(&claim("data", "32Mi"));
+    let events = || cluster.flotilla(&["get", "events"]);
+    eventually("the claim waits for a pod", LIMIT, || {
+        events().contains("waiting for first consumer").then_some(())
+    });
+    let volumes = "[{name: data, persistentVolumeClaim: {claimName: data}}]";
+    let mounts = "[{name: data, mountPath: /data}]";
+    let fill = "
+echo kept > /data/file
+head -c 100000000 /dev/zero > /data/big 2>/dev/null || echo full at $(stat -c %s /data/big)
+rm /data/big
+sync
+sleep 1000";
+    cluster.apply(&script("first", mounts, volumes, fill));
+    let full = until_logged(&cluster, "first", "full at ");
+    let bytes: u64 = full.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((16 << 20..32 << 20).contains(&bytes), "{bytes}");
+    let bound = cluster.get(&["pvc", "data"]);
+    assert_eq!(bound["status"]["phase"], "Bound");
+    assert_eq!(bound["status"]["capacity"]["storage"], "32Mi");
+    let node = pod(&cluster, "first")["spec"]["nodeName"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(disks(&cluster, &node).len(), 1);
+
+    // A claim that is used does not go.
+    cluster.flotilla(&["delete", "pod", "first"]);
+    let read = "echo found $(cat /data/file); df -m /data | tail -1; sleep 1000";
+    cluster.apply(&script("second", mounts, volumes, read));
+    until_logged(&cluster, "second", "found kept");
+    assert_eq!(pod(&cluster, "second")["spec"]["nodeName"], node.as_str());
+
+    // The node loses everything but its disk.
+    cluster.local(&["kill", &node]);
+    cluster.local(&["start", &node]);
+    eventually("the pod runs again", Duration::from_secs(90), || {
+        let answer = cluster.try_flotilla(&["get", "pod", "second", "-o", "json"]);
+        let pod: Value = serde_json::from_slice(&answer.stdout).ok()?;
+        let status = pod["status"]["containerStatuses"][0].clone();
+        (status["state"]["running"].is_object() || status["lastState"]["terminated"].is_object())
+            .then_some(())
+    });
+    cluster.flotilla(&["delete", "pod", "second", "--ignore-not-found"]);
+    let grow = "
+echo again $(cat /data/file)
+while true; do
+  echo size $(df -m /data | tail -1 | awk '{print $2}')
+  sleep 0.2
+done";
+    cluster.apply(&script("third", mounts, volumes, grow));
+    until_logged(&cluster, "third", "again kept");
+
+    // The claim grows while its pod runs.
+    cluster.apply(&claim("data", "128Mi"));
+    let last = if may_resize_mounted() {
+        "third"
+    } else {
+        // Where root may not resize what is mounted, the disk grows for the next pod.
+        cluster.flotilla(&["delete", "pod", "third"]);
+        cluster.apply(&script("fourth", mounts, volumes, grow));
+        "fourth"
+    };
+    eventually("the pod sees it", LIMIT, || {
+        let log = cluster.flotilla(&["logs", last, "--tail=1"]);
+        let size: u64 = log.trim().rsplit(' ').next()?.parse().ok()?;
+        (size > 90).then_some(())
+    });
+    eventually("the claim has grown", LIMIT, || {
+        let status = cluster.get(&["pvc", "data"])["status"].clone();
+        (status["capacity"]["storage"] == "128Mi" && status["conditions"].is_null()).then_some(())
+    });
+
+    // With the claim goes the disk, and no loop device is left; but not while a pod uses it.
+    cluster.flotilla(&["delete", "pvc", "data", "--wait=false"]);
+    assert!(cluster.flotilla(&["get", "pvc", "data"]).contains("Terminating"));
+    cluster.flotilla(&["delete", "pod", last]);
+    eventually("claim, volume and disk are gone", LIMIT, || {
+        let volumes = cluster.get(&["pv"])["items"].as_array()?.len();
+        (volumes == 0 && disks(&cluster, &node).is_empty()).then_some(())
+    });
+    assert_eq!(loop_devices(&cluster), Vec::<String>::new());
+}
+
+#[test]
+fn volumes_made_by_hand_and_for_one_pod_are_bound() {
+    let cluster = Cluster::up(1, 0);
+    cluster.import_image("busybox");
+    let place = cluster.folder().join("by-hand");
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: PersistentVolume, metadata: {{name: hand}}, spec: {{capacity: {{storage: 1Gi}}, \
+         accessModes: [ReadWriteMany], hostPath: {{path: {}}}}}}}",
+        place.display()
+    ));
+    cluster.apply(
+        "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: shared}, spec: {storageClassName: '', \
+         accessModes: [ReadWriteMany], resources: {requests: {storage: 100Mi}}}}",
+    );
+    eventually("the claim is bound", LIMIT, || {
+        (cluster.get(&["pvc", "shared"])["spec"]["volumeName"] == "hand").then_some(())
+    });
+    let volumes = "
+    - {name: shared, persistentVolumeClaim: {claimName: shared}}
+    - name: own
+      ephemeral:
+        volumeClaimTemplate:
+          spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}";
+    let mounts = "[{name: shared, mountPath: /shared}, {name: own, mountPath: /own}]";
+    let write = "echo hello > /shared/greeting && echo own > /own/file && echo written; sleep 1000";
+    cluster.apply(&script("both", mounts, volumes, write));
+    until_logged(&cluster, "both", "written");
+    assert_eq!(
+        std::fs::read_to_string(place.join("greeting")).unwrap(),
+        "hello\n"
+    );
+    assert_eq!(cluster.get(&["pvc", "both-own"])["status"]["phase"], "Bound");
+    cluster.flotilla(&["delete", "pod", "both"]);
+    eventually("the pod's own claim goes with it", LIMIT, || {
+        let left = cluster.get(&["pvc"])["items"].as_array()?.len();
+        (left == 1 && disks(&cluster, "server-1").is_empty()).then_some(())
+    });
+    // What was made by hand stays, and is nobody's until somebody says so.
+    cluster.flotilla(&["delete", "pvc", "shared"]);
+    eventually("the volume is released", LIMIT, || {
+        (cluster.get(&["pv", "hand"])["status"]["phase"] == "Released").then_some(())
+    });
+    assert_eq!(loop_devices(&cluster), Vec::<String>::new());
+}

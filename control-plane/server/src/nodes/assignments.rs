@@ -5,11 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use flotilla_api::claims;
 use flotilla_proto::node::NodeRoute;
 use flotilla_raft::Replica;
 use flotilla_resources::{Cache, CacheEvent, Resources};
-use flotilla_store::{ResourceName, Snapshot};
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use flotilla_store::{ResourceName, Snapshot, Stored};
+use k8s_openapi::api::core::v1::{Container, Node, PersistentVolume, Pod, PodSpec};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -53,7 +54,7 @@ impl Assignments {
         assignments.nodes.synced().await;
         assignments.pods.synced().await;
         assignments.follow_caches();
-        for kind in [ReferenceKind::ConfigMap, ReferenceKind::Secret] {
+        for kind in ReferenceKind::ALL {
             let (weak, replica) = (
                 Arc::downgrade(&assignments),
                 assignments.resources.replica().clone(),
@@ -165,6 +166,21 @@ impl Assignments {
         listeners.values().for_each(|news| news.routes());
     }
 
+    /// Sends the pods whose claim is bound to a changed volume once more.
+    fn note_volume(&self, stored: &Stored) {
+        let Ok(volume) = serde_json::from_slice::<PersistentVolume>(&stored.json) else {
+            return;
+        };
+        let Some(claim) = volume.spec.and_then(|spec| spec.claim_ref) else {
+            return;
+        };
+        let (namespace, name) = (
+            claim.namespace.unwrap_or_default(),
+            claim.name.unwrap_or_default(),
+        );
+        self.note_reference(ReferenceKind::PersistentVolumeClaim, &namespace, &name);
+    }
+
     /// Sends the pods that refer to a changed object once more.
     fn note_reference(&self, kind: ReferenceKind, namespace: &str, name: &str) {
         for pod in self.pods.list(Some(namespace)) {
@@ -193,7 +209,10 @@ async fn follow_references(kind: ReferenceKind, replica: &Replica, assignments: 
             };
             for event in batch.events {
                 let key = &event.object.key;
-                assignments.note_reference(kind, &key.namespace, &key.name);
+                match kind {
+                    ReferenceKind::PersistentVolume => assignments.note_volume(&event.object),
+                    kind => assignments.note_reference(kind, &key.namespace, &key.name),
+                }
             }
         }
     }
@@ -204,13 +223,25 @@ async fn follow_references(kind: ReferenceKind, replica: &Replica, assignments: 
 pub(super) enum ReferenceKind {
     ConfigMap,
     Secret,
+    PersistentVolumeClaim,
+    /// Not by pods themselves, but by their claims.
+    PersistentVolume,
 }
 
 impl ReferenceKind {
+    const ALL: [ReferenceKind; 4] = [
+        ReferenceKind::ConfigMap,
+        ReferenceKind::Secret,
+        ReferenceKind::PersistentVolumeClaim,
+        ReferenceKind::PersistentVolume,
+    ];
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             ReferenceKind::ConfigMap => "ConfigMap",
             ReferenceKind::Secret => "Secret",
+            ReferenceKind::PersistentVolumeClaim => "PersistentVolumeClaim",
+            ReferenceKind::PersistentVolume => "PersistentVolume",
         }
     }
 
@@ -218,11 +249,13 @@ impl ReferenceKind {
         match self {
             ReferenceKind::ConfigMap => "configmaps",
             ReferenceKind::Secret => "secrets",
+            ReferenceKind::PersistentVolumeClaim => "persistentvolumeclaims",
+            ReferenceKind::PersistentVolume => "persistentvolumes",
         }
     }
 }
 
-/// Every ConfigMap and Secret that the pod names, each once.
+/// Every ConfigMap, Secret and claim that the pod names, each once.
 pub(super) fn references(pod: &Pod) -> BTreeSet<(ReferenceKind, String)> {
     let mut found = BTreeSet::new();
     let Some(spec) = &pod.spec else { return found };
@@ -232,6 +265,8 @@ pub(super) fn references(pod: &Pod) -> BTreeSet<(ReferenceKind, String)> {
         .chain(spec.init_containers.iter().flatten());
     containers.for_each(|container| collect_environment(container, &mut found));
     collect_volumes(spec, &mut found);
+    let claims = claims::claims_of(pod).into_iter();
+    found.extend(claims.map(|(name, _)| (ReferenceKind::PersistentVolumeClaim, name)));
     found.extend(
         spec.image_pull_secrets
             .iter()

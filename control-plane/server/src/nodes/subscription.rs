@@ -7,15 +7,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use flotilla_api::registry;
+use flotilla_api::{claims, registry};
 use flotilla_proto::node::{
     NodeRoutes, PodAssignment, PodRemoved, Reference, SyncBegin, SyncEnd, server_message::Kind as Said,
 };
 use flotilla_store::{Key, ResourceName, Snapshot, Stored};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use tokio::sync::Notify;
 
-use super::{Assignments, Outbox, assignments::references, say};
+use super::{
+    Assignments, Outbox,
+    assignments::{ReferenceKind, references},
+    say,
+};
 
 /// Namespace and name of a pod.
 pub(super) type PodPlace = (String, String);
@@ -203,18 +207,31 @@ impl Assigned {
     }
 }
 
-/// The objects that the pod refers to, as far as they exist.
+/// The objects that the pod refers to, and the volumes of its claims, as far as they exist.
 fn references_of(snapshot: &Snapshot, namespace: &str, pod: &Pod) -> Vec<Reference> {
-    references(pod)
-        .into_iter()
-        .filter_map(|(kind, name)| {
-            let key = Key::new(ResourceName::new("", kind.resource()), namespace, name.as_str());
-            let stored = snapshot.get(&key)?;
-            Some(Reference {
-                kind: kind.as_str().to_owned(),
-                name,
-                object_json: stored.json.clone(),
-            })
-        })
-        .collect()
+    let mut found = Vec::new();
+    for (kind, name) in references(pod) {
+        let Some(object) = reference(snapshot, kind, namespace, name) else {
+            continue;
+        };
+        if kind == ReferenceKind::PersistentVolumeClaim
+            && let Ok(claim) = serde_json::from_slice::<PersistentVolumeClaim>(&object.object_json)
+            && let Some(volume) = claims::volume_name(&claim)
+        {
+            let volume = volume.to_owned();
+            found.extend(reference(snapshot, ReferenceKind::PersistentVolume, "", volume));
+        }
+        found.push(object);
+    }
+    found
+}
+
+fn reference(snapshot: &Snapshot, kind: ReferenceKind, namespace: &str, name: String) -> Option<Reference> {
+    let key = Key::new(ResourceName::new("", kind.resource()), namespace, name.as_str());
+    let stored = snapshot.get(&key)?;
+    Some(Reference {
+        kind: kind.as_str().to_owned(),
+        name,
+        object_json: stored.json.clone(),
+    })
 }

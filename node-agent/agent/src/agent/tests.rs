@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
-    Ack, AgentMessage, FollowEvent, FollowRequest, JoinRequest, JoinResponse, Leader, LogRequest, NodeConfig,
-    OpenStream, PodAssignment, PodRemoved, Reference, RenewRequest, RenewResponse, ServerMessage,
-    StreamFrame, SyncBegin, SyncEnd, TokenRequest, TokenResponse, Welcome, agent_message::Kind as Said,
-    server_message::Kind as Say,
+    Ack, AgentMessage, DiskReport, DiskReported, FollowEvent, FollowRequest, JoinRequest, JoinResponse,
+    Leader, LogRequest, NodeConfig, OpenStream, PodAssignment, PodRemoved, Reference, RenewRequest,
+    RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd, TokenRequest, TokenResponse, Welcome,
+    agent_message::Kind as Said, server_message::Kind as Say,
 };
 use flotilla_tunnel::request;
 use futures::future::BoxFuture;
@@ -197,6 +197,10 @@ impl Nodes for FakeServer {
         _: Request<flotilla_proto::node::BlobRequest>,
     ) -> Result<Response<Self::BlobStream>, Status> {
         Err(Status::not_found("there is no other node"))
+    }
+
+    async fn disk(&self, _: Request<DiskReport>) -> Result<Response<DiskReported>, Status> {
+        Err(Status::unimplemented("not needed here"))
     }
 
     async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
-    AgentMessage, FollowBookmark, FollowGone, FollowList, FollowObject, JoinRequest, JoinResponse,
-    RenewRequest, RenewResponse, ServerMessage, StreamFrame, TokenRequest, TokenResponse, follow_event::Kind,
+    AgentMessage, DiskReport, DiskReported, FollowBookmark, FollowGone, FollowList, FollowObject,
+    JoinRequest, JoinResponse, RenewRequest, RenewResponse, ServerMessage, StreamFrame, TokenRequest,
+    TokenResponse, follow_event::Kind,
 };
 use k8s_openapi::api::core::v1::Service;
 use tokio::net::TcpListener;
@@ -44,6 +45,10 @@ impl Nodes for FakeServer {
         _: Request<flotilla_proto::node::BlobRequest>,
     ) -> Result<Response<Self::BlobStream>, Status> {
         Err(Status::not_found("there is no other node"))
+    }
+
+    async fn disk(&self, _: Request<DiskReport>) -> Result<Response<DiskReported>, Status> {
+        Err(Status::unimplemented("not needed here"))
     }
 
     async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use flotilla_pki::{ClusterCa, Subject, server_tls};
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
-    AgentMessage, FollowEvent, FollowRequest, JoinResponse, RenewResponse, ServerMessage, StreamFrame,
-    TokenRequest, TokenResponse,
+    AgentMessage, DiskReport, DiskReported, FollowEvent, FollowRequest, JoinResponse, RenewResponse,
+    ServerMessage, StreamFrame, TokenRequest, TokenResponse,
 };
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
@@ -58,6 +58,10 @@ impl Nodes for Authority {
         _: Request<flotilla_proto::node::BlobRequest>,
     ) -> Result<Response<Self::BlobStream>, Status> {
         Err(Status::not_found("there is no other node"))
+    }
+
+    async fn disk(&self, _: Request<DiskReport>) -> Result<Response<DiskReported>, Status> {
+        Err(Status::unimplemented("not needed here"))
     }
 
     async fn token(&self, _: Request<TokenRequest>) -> Result<Response<TokenResponse>, Status> {

@@ -11,6 +11,7 @@ use flotilla_images::{
     Freed, Image, ImageConfig, ImageSummary, Keyring, Peers, Progress, Pulled, ResolveUserError, StoreError,
     User,
 };
+use flotilla_lifecycle::References;
 use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError, Mount,
@@ -23,8 +24,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::{
-    CommandError, CommandOutput, ConnectPortError, FindImageError, Machine, MakeSandboxError, Observation,
-    RemoveSandboxError, RemoveVolumesError, ResizeError, VolumesOrder,
+    ChangeDiskError, CommandError, CommandOutput, ConnectPortError, FindImageError, Machine,
+    MakeSandboxError, Observation, RemoveSandboxError, RemoveVolumesError, ResizeError, VolumesOrder,
 };
 use crate::stats::PodUsage;
 
@@ -229,6 +230,7 @@ impl Machine for FakeMachine {
     fn mounts(
         &self,
         _: &Pod,
+        _: &References,
         container: &Container,
         _: &[(String, String)],
     ) -> Result<Vec<Mount>, MountError> {
@@ -238,6 +240,20 @@ impl Machine for FakeMachine {
             ..Mount::default()
         });
         Ok(mounts.collect())
+    }
+
+    fn disk_bytes(&self, _: &str) -> Option<u64> {
+        None
+    }
+
+    async fn grow_disk(&self, name: &str, bytes: u64) -> Result<(), ChangeDiskError> {
+        self.note(format!("grow {name} to {bytes}"));
+        Ok(())
+    }
+
+    async fn remove_disk(&self, name: &str) -> Result<(), ChangeDiskError> {
+        self.note(format!("remove disk {name}"));
+        Ok(())
     }
 
     async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError> {

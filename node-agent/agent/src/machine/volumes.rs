@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use flotilla_lifecycle::{Facts, Quantities, References};
 use flotilla_report::report;
-use flotilla_volumes::{Order, SetUpError, Tokens, images_wanted};
+use flotilla_volumes::{DiskError, Order, SetUpError, Tokens, Volumes, images_wanted};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{LocalMachine, Machine, RemoveVolumesError};
+use super::{ChangeDiskError, LocalMachine, Machine, RemoveVolumesError};
 
 /// What a pod's volumes are made from.
 pub(crate) struct VolumesOrder {
@@ -71,6 +71,16 @@ fn failure(volume: &str, problem: String) -> SetUpError {
         volume: volume.to_owned(),
         problem,
     }
+}
+
+pub(super) async fn change_disk(
+    machine: &LocalMachine,
+    name: &str,
+    change: impl FnOnce(&Volumes, &str) -> Result<(), DiskError> + Send + 'static,
+) -> Result<(), ChangeDiskError> {
+    let (volumes, name) = (machine.volumes.clone(), name.to_owned());
+    let changed = tokio::task::spawn_blocking(move || change(&volumes, &name)).await;
+    Ok(changed.map_err(|_| ChangeDiskError::Cancelled)??)
 }
 
 pub(super) async fn remove(machine: &LocalMachine, uid: &str) -> Result<(), RemoveVolumesError> {

@@ -113,7 +113,9 @@ impl Worker {
     /// Everything of the node that the container sees: its volumes, and the pod's own files where no volume is.
     pub(super) fn mounts(&self, container: &Container, launch: &Launch) -> Result<Vec<Mount>, MountError> {
         let pod = &self.checkpoint.pod;
-        let mut mounts = self.surroundings.machine.mounts(pod, container, &launch.env)?;
+        let references = self.checkpoint.references();
+        let machine = &self.surroundings.machine;
+        let mut mounts = machine.mounts(pod, &references, container, &launch.env)?;
         let own = self.pod_files(launch.read_only_root);
         let is_free = |file: &Mount| mounts.iter().all(|mount| mount.destination != file.destination);
         let free: Vec<Mount> = own.into_iter().filter(is_free).collect();

@@ -47,7 +47,7 @@ fn memory_is_limited_by_volume_pod_and_node() {
 
 #[test]
 fn every_kind_of_volume_has_a_source_or_a_reason() {
-    check(r#""emptyDir":{}"#, "{}", &expect!["Disk"]);
+    check(r#""emptyDir":{}"#, "{}", &expect!["Folder"]);
     check(
         r#""emptyDir":{"medium":"HugePages-2Mi"}"#,
         "{}",
