@@ -74,20 +74,8 @@ impl Drop for Registry {
     }
 }
 
-#[test]
-fn pods_run_images_of_a_registry_with_a_password_and_of_other_nodes() {
-    let cluster = Cluster::up(1, 1);
-    let status = cluster.status();
-    let address = status["nodes"][0]["address"]
-        .as_str()
-        .expect("nodes have addresses")
-        .to_owned();
-    let (host, mirror) = (format!("{address}:{PORT}"), format!("http://{address}:{PORT}"));
-    for node in ["server-1", "agent-1"] {
-        let settings = format!("mirrors:\n  \"{host}\":\n    endpoint: [\"{mirror}\"]\n");
-        fs::write(cluster.data_dir(node).join("registries.yaml"), settings).expect("a file can be written");
-    }
-    let _registry = Registry::start(&cluster, "server-1");
+/// Pushes busybox into the registry once it answers.
+fn push(cluster: &Cluster, host: &str) {
     let archive = format!(
         "oci-archive:{}:flotilla.test/busybox:latest",
         image_archive("busybox").display()
@@ -110,6 +98,23 @@ fn pods_run_images_of_a_registry_with_a_password_and_of_other_nodes() {
             .expect("skopeo can be run");
         pushed.status.success().then_some(())
     });
+}
+
+#[test]
+fn pods_run_images_of_a_registry_with_a_password_and_of_other_nodes() {
+    let cluster = Cluster::up(1, 1);
+    let status = cluster.status();
+    let address = status["nodes"][0]["address"]
+        .as_str()
+        .expect("nodes have addresses")
+        .to_owned();
+    let (host, mirror) = (format!("{address}:{PORT}"), format!("http://{address}:{PORT}"));
+    for node in ["server-1", "agent-1"] {
+        let settings = format!("mirrors:\n  \"{host}\":\n    endpoint: [\"{mirror}\"]\n");
+        fs::write(cluster.data_dir(node).join("registries.yaml"), settings).expect("a file can be written");
+    }
+    let _registry = Registry::start(&cluster, "server-1");
+    push(&cluster, &host);
     let image = format!("{host}/busybox:1");
 
     cluster.apply(&pod("stranger", &image, "agent-1", ""));

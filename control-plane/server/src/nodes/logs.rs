@@ -155,14 +155,14 @@ impl PodLogs for Nodes {
             .and_then(|spec| spec.node_name.as_deref())
             .unwrap_or_default();
         let session = self.session_of(node).ok_or_else(|| {
-            unreached(format!(
+            unreached(&format!(
                 "node {node:?} has no connection to this server, so its logs cannot be read now"
             ))
         })?;
         let stream = self.inner.logs.open(session.number, session.outbox.clone());
         let request = log_request(stream.request, pod, options);
         let sent = session.outbox.send(say(Said::Log(request))).await;
-        sent.map_err(|_| unreached(format!("node {node:?} has just gone away")))?;
+        sent.map_err(|_| unreached(&format!("node {node:?} has just gone away")))?;
         Ok(Box::pin(stream))
     }
 }

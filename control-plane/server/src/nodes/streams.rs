@@ -78,7 +78,7 @@ impl Nodes {
         request_json: Bytes,
     ) -> Result<Ends, Status> {
         let away = || {
-            unreached(format!(
+            unreached(&format!(
                 "node {node:?} has no connection to this server: it is down, cut off, or starting"
             ))
         };
@@ -108,7 +108,7 @@ impl Nodes {
             .await
             .unwrap_or_else(|_| {
                 let limit = OPEN_LIMIT.as_secs();
-                Err(unreached(format!(
+                Err(unreached(&format!(
                     "node {node:?} did not answer within {limit} s"
                 )))
             })
@@ -153,7 +153,7 @@ impl Nodes {
 }
 
 /// In Kubernetes' words and with its code: 503 would make clients try again for half a minute before they tell it.
-pub(super) fn unreached(why: String) -> Status {
+pub(super) fn unreached(why: &str) -> Status {
     Status::new(Reason::InternalError, format!("error dialing backend: {why}"))
 }
 
