@@ -514,10 +514,16 @@ impl Machine for LocalMachine {
     }
 
     async fn collect_images(&self) -> Result<(), StoreError> {
+        // All that nobody needs, however full the disk is and however lately they were used: pods are next.
+        let all = SpacePolicy {
+            high_percent: 0,
+            low_percent: 0,
+            age_min: Duration::ZERO,
+        };
         let store = self.store.clone();
-        let collected = tokio::task::spawn_blocking(move || store.collect_garbage()).await;
+        let freed = tokio::task::spawn_blocking(move || store.free_space(&all)).await;
         // A collection that was cut short at shutdown is done by the next one.
-        collected.unwrap_or(Ok(()))
+        freed.unwrap_or_else(|_| Ok(Freed::default())).map(drop)
     }
 
     fn limit_pods(&self, resources: &Resources) -> std::io::Result<()> {
