@@ -278,6 +278,11 @@ sleep 1000";
             .then_some(())
     });
     cluster.flotilla(&["delete", "pod", "second", "--ignore-not-found"]);
+    grows_and_goes(&cluster, &node, mounts, volumes);
+}
+
+/// The rest of the claim's life.
+fn grows_and_goes(cluster: &Cluster, node: &str, mounts: &str, volumes: &str) {
     let grow = "
 echo again $(cat /data/file)
 while true; do
@@ -285,7 +290,7 @@ while true; do
   sleep 0.2
 done";
     cluster.apply(&script("third", mounts, volumes, grow));
-    until_logged(&cluster, "third", "again kept");
+    until_logged(cluster, "third", "again kept");
 
     // The claim grows while its pod runs.
     cluster.apply(&claim("data", "128Mi"));
@@ -313,9 +318,9 @@ done";
     cluster.flotilla(&["delete", "pod", last]);
     eventually("claim, volume and disk are gone", LIMIT, || {
         let volumes = cluster.get(&["pv"])["items"].as_array()?.len();
-        (volumes == 0 && disks(&cluster, &node).is_empty()).then_some(())
+        (volumes == 0 && disks(cluster, node).is_empty()).then_some(())
     });
-    assert_eq!(loop_devices(&cluster), Vec::<String>::new());
+    assert_eq!(loop_devices(cluster), Vec::<String>::new());
 }
 
 #[test]

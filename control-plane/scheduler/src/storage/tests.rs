@@ -1,3 +1,5 @@
+//! Which nodes a pod with claims may go to, and what is said of the others.
+
 use expect_test::{Expect, expect};
 use serde_json::json;
 
