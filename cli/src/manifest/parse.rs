@@ -143,7 +143,12 @@ fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
             Value::Array(items.into_iter().map(to_json).collect::<Result<_, _>>()?)
         }
         serde_yaml::Value::Mapping(map) => {
-            let pair = |(key, value)| Ok((key_text(key)?, to_json(value)?));
+            let pair = |(key, value)| {
+                let key = key_text(key)?;
+                let value =
+                    octal_mode(&key, &value).map_or_else(|| to_json(value), |mode| Ok(mode.into()))?;
+                Ok((key, value))
+            };
             Value::Object(map.into_iter().map(pair).collect::<Result<_, String>>()?)
         }
         serde_yaml::Value::Tagged(tagged) => {
@@ -153,6 +158,13 @@ fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
             ));
         }
     })
+}
+
+/// The mode of a file as kubectl reads it: `0644` is octal to it, while YAML 1.2 takes it for text.
+fn octal_mode(key: &str, value: &serde_yaml::Value) -> Option<u32> {
+    let text = value.as_str().filter(|_| matches!(key, "mode" | "defaultMode"))?;
+    let digits = text.strip_prefix('0').filter(|digits| !digits.starts_with('o'))?;
+    u32::from_str_radix(digits, 8).ok()
 }
 
 fn key_text(key: serde_yaml::Value) -> Result<String, String> {
@@ -308,6 +320,16 @@ mod tests {
             expect![[r#"
             {"a":{"b":1},"c":{"b":1}}
         "#]],
+        );
+    }
+
+    #[test]
+    fn modes_of_files_are_octal_as_in_kubectl() {
+        check(
+            "defaultMode: 0755\nitems: [{mode: 0400}, {mode: 256}, {mode: 0o600}]\nname: 0755\nmode: 0999\n",
+            expect![[r#"
+                {"defaultMode":493,"items":[{"mode":256},{"mode":256},{"mode":384}],"mode":"0999","name":"0755"}
+            "#]],
         );
     }
 

@@ -72,7 +72,7 @@ fn run(target: &Target, rate: u64, seconds: u64) -> Outcome {
                         return;
                     }
                     let due = begin + Duration::from_secs(number) / u32::try_from(rate).unwrap_or(u32::MAX);
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    wait_until(due);
                     let (sent, at) = (Instant::now(), begin.elapsed());
                     let asked = ask(target);
                     let took = sent.elapsed().as_secs_f64() * 1000.0;
@@ -82,6 +82,16 @@ fn run(target: &Target, rate: u64, seconds: u64) -> Outcome {
         }
     });
     outcome.into_inner().expect("no client panics")
+}
+
+/// A thread may be woken before its time.
+fn wait_until(due: Instant) {
+    while let Some(rest) = due
+        .checked_duration_since(Instant::now())
+        .filter(|rest| !rest.is_zero())
+    {
+        std::thread::park_timeout(rest);
+    }
 }
 
 fn note(outcome: &Mutex<Outcome>, at: Duration, took: f64, asked: Result<(), String>) {

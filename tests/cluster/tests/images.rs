@@ -13,7 +13,7 @@ use flotilla_cluster_tests::{Cluster, eventually, flotilla_binary, succeed, text
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const IMAGE: &str = "example.org/app:1";
+const IMAGE: &str = "images.test/app:1";
 
 fn run(folder: &Path, program: &str, words: &[&str]) -> String {
     let mut command = Command::new(program);

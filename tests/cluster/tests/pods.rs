@@ -82,9 +82,9 @@ fn single(name: &str, rest: &str) -> String {
 #[test]
 fn what_cannot_run_says_why() {
     let cluster = Cluster::up(1, 0);
-    cluster.apply(&single("no-image", "image: example.org/none:1"));
+    cluster.apply(&single("no-image", "image: 127.0.0.1:1/none:1"));
     let message = reason(&cluster, "no-image", "main", "ErrImagePull");
-    assert!(message.contains("example.org/none:1"), "{message}");
+    assert!(message.contains("127.0.0.1:1"), "{message}");
     reason(&cluster, "no-image", "main", "ImagePullBackOff");
     let described = cluster.flotilla(&["describe", "pod", "no-image"]);
     assert!(described.contains("Failed to pull image"), "{described}");

@@ -303,7 +303,7 @@ done";
         "fourth"
     };
     eventually("the pod sees it", LIMIT, || {
-        let log = cluster.flotilla(&["logs", last, "--tail=1"]);
+        let log = String::from_utf8(cluster.try_flotilla(&["logs", last, "--tail=1"]).stdout).ok()?;
         let size: u64 = log.trim().rsplit(' ').next()?.parse().ok()?;
         (size > 90).then_some(())
     });

@@ -34,6 +34,7 @@ const HOSTS_SHOWN_MAX: usize = 3;
 pub(crate) fn kind() -> Kind {
     Builder::<Ingress>::namespaced("ingress")
         .short_names(&["ing"])
+        .caveat("this version of Flotilla keeps Ingresses but does not serve them: use a Service of type LoadBalancer or NodePort")
         .subresources(SUBRESOURCES)
         .columns(COLUMNS, cells)
         .status(|ingress| &ingress.status, |ingress| &mut ingress.status)

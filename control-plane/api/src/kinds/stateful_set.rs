@@ -5,7 +5,9 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::autoscaling::v1::Scale;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -109,8 +111,29 @@ fn validate(set: &StatefulSet, errors: &mut FieldErrors) {
         errors.invalid(path.child("serviceName"), service, problem);
     }
     workload::validate_selector_of(&spec.selector, "statefulset", errors);
-    workload::validate_template_of(&spec.selector, &spec.template, "StatefulSet", errors);
+    let template = with_claims(spec);
+    workload::validate_template_of(&spec.selector, &template, "StatefulSet", errors);
     validate_claims(spec, path.child("volumeClaimTemplates"), errors);
+}
+
+/// The template as its pods will have it: a claim of the set is one of their volumes, in place of one with its name.
+fn with_claims(spec: &StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = spec.template.clone();
+    let names = spec.volume_claim_templates.iter().flatten();
+    let names: Vec<String> = names.filter_map(|claim| claim.metadata.name.clone()).collect();
+    if let Some(pod) = template.spec.as_mut().filter(|_| !names.is_empty()) {
+        let volumes = pod.volumes.get_or_insert_default();
+        volumes.retain(|volume| !names.contains(&volume.name));
+        volumes.extend(names.into_iter().map(|name| Volume {
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: name.clone(),
+                ..Default::default()
+            }),
+            name,
+            ..Default::default()
+        }));
+    }
+    template
 }
 
 fn validate_numbers(spec: &StatefulSetSpec, path: Path<'_>, errors: &mut FieldErrors) {

@@ -9,9 +9,7 @@ use super::*;
 fn class(name: &str, rest: &Value) -> StorageClass {
     let mut all = json!({"metadata": {"name": name}, "provisioner": "local.flotilla.dev",
         "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true});
-    all.as_object_mut()
-        .unwrap()
-        .extend(rest.as_object().unwrap().clone());
+    merge(&mut all, rest);
     serde_json::from_value(all).unwrap()
 }
 

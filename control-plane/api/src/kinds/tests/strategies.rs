@@ -247,6 +247,8 @@ fn every_kind_is_found_by_its_names() {
         events (ev) 
         namespaces (ns) finalize status
         nodes (no) proxy status
+        persistentvolumes (pv) status
+        persistentvolumeclaims (pvc) status
         pods (po) attach binding ephemeralcontainers eviction exec log portforward proxy resize status
         replicationcontrollers (rc) scale status
         secrets () 
@@ -265,6 +267,7 @@ fn every_kind_is_found_by_its_names() {
         priorityclasses.scheduling.k8s.io (pc) 
         nodes.metrics.k8s.io () 
         pods.metrics.k8s.io () 
+        storageclasses.storage.k8s.io (sc) 
     "#]]
     .assert_eq(&names.collect::<String>());
     assert_eq!(registry().of::<Pod>().api_version(), "v1");

@@ -210,6 +210,23 @@ fn pods_of_deployments_never_end() {
 }
 
 #[test]
+fn pods_of_stateful_sets_may_mount_its_claims_and_no_others() {
+    let with_mount = |name: &str| {
+        format!(
+            "{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: db}}, spec: {{selector: {{matchLabels: {{a: b}}}}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: a, image: 'a:1', volumeMounts: [{{name: {name}, mountPath: /data}}]}}]}}}}, volumeClaimTemplates: [{{metadata: {{name: data}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}]}}}}"
+        )
+    };
+    check(&with_mount("data"), &expect!["valid"]);
+    check(
+        &with_mount("date"),
+        &expect![[r#"
+            StatefulSet.apps "db"
+            spec.template.spec.containers[0].volumeMounts[0].name: Not found: "date"
+        "#]],
+    );
+}
+
+#[test]
 fn other_workloads() {
     check(
         "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: a}, spec: {selector: {matchLabels: {a: b}}}}",
