@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use flotilla_resources::{CacheEvent, DeleteOptions, Part};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::json;
 
 use crate::harness::{Cluster, Setting, eventually, image_of, is_ready};
@@ -281,5 +281,55 @@ async fn a_failed_pod_is_made_anew() {
     .await;
     let events = cluster.events("RecreatingFailedPod");
     assert_eq!(events, ["StatefulSet default/db is recreating failed Pod db-0"]);
+    cluster.stop().await;
+}
+
+fn claims(cluster: &Cluster) -> Vec<(String, Option<String>)> {
+    let (claims, _) = cluster
+        .resources
+        .list_typed::<PersistentVolumeClaim>(Some("default"));
+    let told = |claim: &Arc<PersistentVolumeClaim>| {
+        let owners = claim.metadata.owner_references.iter().flatten();
+        let owner = owners.into_iter().next().map(|owner| owner.kind.clone());
+        (claim.metadata.name.clone().unwrap(), owner)
+    };
+    claims.iter().map(told).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_pod_has_claims_that_outlive_scaling_and_go_with_the_set() {
+    let cluster = Cluster::start(2).await;
+    let spec = json!({
+        "podManagementPolicy": "Parallel",
+        "replicas": 2,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
+        "volumeClaimTemplates": [{
+            "metadata": {"name": "data"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        }],
+    });
+    create(&cluster, spec).await;
+    let of_set = || Some("StatefulSet".to_owned());
+    let both = [
+        ("data-db-0".to_owned(), of_set()),
+        ("data-db-1".to_owned(), of_set()),
+    ];
+    eventually("both claims are the set's", || claims(&cluster) == both).await;
+    let pod = cluster.pods.get("default", "db-1").unwrap();
+    let volumes = pod.spec.as_ref().unwrap().volumes.clone().unwrap();
+    let claim = volumes[0].persistent_volume_claim.as_ref().unwrap();
+    assert_eq!(
+        (volumes[0].name.as_str(), claim.claim_name.as_str()),
+        ("data", "data-db-1")
+    );
+    change(&cluster, |spec| spec.replicas = Some(1)).await;
+    eventually("db-1 is gone", || cluster.pods.get("default", "db-1").is_none()).await;
+    assert_eq!(claims(&cluster).len(), 2);
+    cluster
+        .resources
+        .delete_typed::<StatefulSet>("default", "db", &DeleteOptions::default())
+        .await
+        .unwrap();
+    eventually("the claims go with the set", || claims(&cluster).is_empty()).await;
     cluster.stop().await;
 }
