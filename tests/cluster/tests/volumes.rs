@@ -297,7 +297,11 @@ done";
     let last = if may_resize_mounted() {
         "third"
     } else {
-        // Where root may not resize what is mounted, the disk grows for the next pod.
+        // Where root may not resize what is mounted, the disk grows for the next pod; its node has to know by then.
+        eventually("the volume is to grow", LIMIT, || {
+            let volumes = cluster.get(&["pv"])["items"].clone();
+            (volumes[0]["spec"]["capacity"]["storage"] == "128Mi").then_some(())
+        });
         cluster.flotilla(&["delete", "pod", "third"]);
         cluster.apply(&script("fourth", mounts, volumes, grow));
         "fourth"
