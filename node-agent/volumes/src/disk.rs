@@ -9,12 +9,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::mounting::is_mounted;
 use crate::persistent::{Disk, Share};
 
 /// ext4 with a journal needs some room of its own.
 const BYTES_MIN: u64 = 8 << 20;
+/// How long the kernel may take to free the loop device of what was unmounted, and how often that is looked at.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+const RELEASE_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a disk cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +132,7 @@ impl Disks {
             return Ok(is_new);
         }
         if self.bytes(&disk.name).is_some_and(|bytes| bytes < disk.bytes) {
+            let_go(&file).map_err(failed("find the loop device of", &file))?;
             match self.grow(&disk.name, disk.bytes) {
                 // Another pod has it.
                 Ok(()) | Err(DiskError::Mounted { .. }) => {}
@@ -328,6 +333,28 @@ fn loop_device(file: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// Waits until a disk that nobody here has mounted any more is free: the mount namespace of a pod that has just ended may
+/// hold it for a moment, in which it could not grow.
+fn let_go(file: &Path) -> io::Result<()> {
+    let end = Instant::now() + RELEASE_LIMIT;
+    while let Some(device) = loop_device(file)? {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        if is_shown(&device, &mounts) || Instant::now() >= end {
+            break;
+        }
+        std::thread::sleep(RELEASE_LOOK);
+    }
+    Ok(())
+}
+
+/// Whether a device is mounted somewhere, by the text of `mountinfo`: its source is the second word behind the dash.
+fn is_shown(device: &Path, mountinfo: &str) -> bool {
+    let sources = mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - ")?.1.split(' ').nth(1));
+    sources.into_iter().any(|source| Path::new(source) == device)
+}
+
 /// Mounts a share of another machine.
 pub(crate) fn mount_share(share: &Share, target: &Path) -> Result<(), DiskError> {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
@@ -401,6 +428,13 @@ mod tests {
         disks.remove("pvc-1").unwrap();
         let lost = disks.mount(&disk(16 << 20, true), &targets[0]).unwrap_err();
         assert!(matches!(lost, DiskError::Lost { .. }));
+    }
+
+    #[test]
+    fn a_mounted_device_is_found_among_the_mounts() {
+        let mounts = "30 1 0:26 / / rw - ext4 /dev/vda rw\n90 30 7:3 / /x rw shared:1 - ext4 /dev/loop3 rw\n";
+        assert!(is_shown(Path::new("/dev/loop3"), mounts));
+        assert!(!is_shown(Path::new("/dev/loop30"), mounts));
     }
 
     #[test]
