@@ -144,7 +144,8 @@ impl Pod {
     pub async fn attach(&self, id: &str, spec: AttachSpec) -> Result<Exec, ExecError> {
         let wanted = Wanted {
             stdin: spec.stdin,
-            stdout: spec.stdout,
+            // It comes over a pipe, for the container's log has to have it too.
+            stdout: false,
         };
         let call = Call::Attach {
             id: id.to_owned(),
@@ -183,7 +184,7 @@ impl Pod {
     }
 }
 
-/// What the caller wants of a terminal, which is both at once.
+/// What the caller uses a terminal for, which is both at once.
 #[derive(Clone, Copy)]
 struct Wanted {
     stdin: bool,
@@ -217,8 +218,7 @@ fn assemble(
         },
         stdout: match stdout {
             Some(pipe) => Some(ExecReader::pipe(pipe)?),
-            // The output of a container's terminal comes over a pipe, for its log has to have it too.
-            None => of_terminal(wanted.stdout && handles.process).map(ExecReader::terminal),
+            None => of_terminal(wanted.stdout).map(ExecReader::terminal),
         },
         stderr: stderr.map(ExecReader::pipe).transpose()?,
         terminal,

@@ -25,6 +25,7 @@ mod shim;
 mod spec;
 mod sys;
 mod sysctl;
+mod terminal;
 
 pub use cgroup::Usage;
 pub use errors::{

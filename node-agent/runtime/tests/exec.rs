@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use flotilla_runtime::{AttachSpec, Capabilities, Exec, ExecError, ExecSpec, Pod, TerminalSize, User};
 use support::{LIMIT, Node, ended, eventually, find, log};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -269,6 +272,65 @@ async fn an_executed_program_gets_a_terminal_that_can_be_resized() {
         node.processes("main-0").len() == 1
     })
     .await;
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+/// Keeps every processor busy until it is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn begin() -> Busy {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..2 * std::thread::available_parallelism().unwrap().get() {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || while !over.load(Ordering::Relaxed) {});
+        }
+        Busy(over)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_to_a_terminal_is_there_however_soon_its_program_ended() {
+    let node = Node::new();
+    let pod = idle(&node).await;
+    let _busy = Busy::begin();
+    let spec = ExecSpec {
+        tty: true,
+        ..exec(&["helper", "say", "hello", "world"])
+    };
+    for round in 0..200 {
+        let mut exec = pod.exec(spec.clone()).await.unwrap();
+        let mut out = exec.stdout.take().unwrap();
+        if round % 2 == 0 {
+            // Nothing was asked of the terminal before the program's end.
+            assert_eq!(code(&mut exec).await, 0);
+            let mut text = Vec::new();
+            loop {
+                let piece = out.read_now().unwrap();
+                if piece.is_empty() {
+                    break;
+                }
+                text.extend_from_slice(&piece);
+            }
+            assert_eq!(String::from_utf8_lossy(&text), "hello\r\nworld\r\n", "{round}");
+        } else {
+            assert_eq!(text(&mut Some(out)).await, "hello\r\nworld\r\n", "{round}");
+        }
+    }
+    for number in 0..20 {
+        let mut spec = node.container(&pod, &format!("t{number}"), &["helper", "say", "hello", "world"]);
+        spec.terminal = true;
+        let (exit, log) = node.run(&pod, spec).await;
+        let lines = "stdout F hello\nstdout F world\n";
+        assert_eq!((exit.code, log.as_str()), (0, lines), "{number}");
+    }
     pod.destroy().await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

@@ -255,10 +255,11 @@ async fn output(
     let Some(mut reader) = reader else { return };
     let mut buffer = BytesMut::new();
     loop {
-        // A read that is dropped has read nothing.
+        // A read that is dropped has read nothing. Silence is what the kernel says: on a busy machine time may have
+        // passed without anybody looking whether there is something to read.
         let data = tokio::select! {
             data = read_frame(&mut reader, &mut buffer) => data,
-            () = silence(finished) => break,
+            () = silence(finished) => reader.read_now(),
         };
         match data {
             Ok(data) if !data.is_empty() => {
@@ -266,7 +267,7 @@ async fn output(
                     return;
                 }
             }
-            // A terminal whose last process has gone gives an error.
+            // The end, or silence.
             _ => break,
         }
     }
@@ -312,3 +313,6 @@ async fn input(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Bytes, BytesMut};
+use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 
-use crate::sys;
+use crate::{sys, terminal};
 
 /// The master of a terminal, read and written from several places.
 #[derive(Debug)]
@@ -34,13 +36,11 @@ impl Terminal {
         loop {
             let mut guard = ready!(self.master.poll_read_ready(ctx))?;
             let unfilled = buffer.initialize_unfilled();
-            match guard.try_io(|master| Ok(rustix::io::read(master, &mut *unfilled)?)) {
+            match guard.try_io(|master| Ok(terminal::read_master(master, &mut *unfilled)?)) {
                 Ok(Ok(count)) => {
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
-                // Nobody has the other end open any more.
-                Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Poll::Ready(Ok(())),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}
@@ -70,11 +70,38 @@ enum Source {
     Terminal(Arc<Terminal>),
 }
 
+/// Read at once by [`ExecReader::read_now`].
+const READ_BYTES: usize = 4 << 10;
+
 impl ExecReader {
-    pub(super) fn pipe(descriptor: OwnedFd) -> io::Result<ExecReader> {
+    /// Reads the end of a pipe that never blocks. Needs tokio's runtime.
+    pub fn pipe(descriptor: OwnedFd) -> io::Result<ExecReader> {
         Ok(ExecReader(Source::Pipe(pipe::Receiver::from_owned_fd(
             descriptor,
         )?)))
+    }
+
+    /// What is there now, or nothing: asks the kernel, whatever the runtime has heard of it so far.
+    ///
+    /// *Guarantees*: called after a program's end until there is nothing, it has given all that the program wrote. A
+    /// wait with a limit does not: on a busy machine the limit may be over before anybody has looked.
+    pub fn read_now(&mut self) -> io::Result<Bytes> {
+        let mut buffer = BytesMut::zeroed(READ_BYTES);
+        let read = loop {
+            let read = match &self.0 {
+                Source::Pipe(pipe) => rustix::io::read(pipe, &mut buffer[..]),
+                Source::Terminal(terminal) => terminal::read_master(terminal.descriptor(), &mut buffer),
+            };
+            if read != Err(Errno::INTR) {
+                break read;
+            }
+        };
+        match read {
+            Ok(count) => buffer.truncate(count),
+            Err(Errno::AGAIN) => buffer.clear(),
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(buffer.freeze())
     }
 
     pub(super) fn terminal(terminal: Arc<Terminal>) -> ExecReader {

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::tee::Tee;
+use crate::terminal;
 
 /// A longer line is written in parts.
 const LINE_BYTES_MAX: usize = 16 << 10;
@@ -111,7 +112,7 @@ impl ContainerLog {
         let stream = &mut self.streams[number];
         let Some(pipe) = &stream.pipe else { return false };
         let mut buffer = [0; READ_BYTES];
-        let more = match nix::unistd::read(pipe, &mut buffer) {
+        let more = match terminal::read_master(pipe, &mut buffer) {
             Ok(0) => {
                 stream.pipe = None;
                 false
@@ -122,8 +123,8 @@ impl ContainerLog {
                 self.file.append(&lines);
                 return true;
             }
-            Err(Errno::EINTR) => true,
-            Err(Errno::EAGAIN) => false,
+            Err(Errno::INTR) => true,
+            Err(Errno::AGAIN) => false,
             Err(_) => {
                 stream.pipe = None;
                 false

@@ -14,6 +14,9 @@ pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_flotilla-runtime-helper");
 /// Far above what anything here takes, so that only what hangs runs into it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// How often a condition is looked at that nothing tells of.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 static NODES: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Node {
@@ -264,9 +267,10 @@ pub(crate) async fn ended(pod: &Pod, id: &str) -> Exit {
 
 /// Waits until something that has no notification has become true.
 pub(crate) async fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
     let wait = async {
         while !is_true() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            looks.tick().await;
         }
     };
     tokio::time::timeout(LIMIT, wait)
