@@ -2,7 +2,8 @@
 //! by Debian's `runc` and `crun` where they are installed. All in turn, 200 times, so that all meet the same machine.
 //!
 //! `cargo bench -p flotilla-runtime` (as root). Ours mounts the image's layers and loads the default seccomp filter as
-//! well; the others get a ready root and no filter.
+//! well; the others get a ready root and no filter. What all of them keep of a container for as long as it runs is in
+//! memory, as everything below `/run` is. It also tells how much memory a shim has.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use support::{Node, ended};
 
 const ROUNDS: usize = 200;
+const MEMORY: &str = "/dev/shm";
 
 fn main() {
     let tokio = tokio::runtime::Runtime::new().unwrap();
@@ -54,10 +56,11 @@ impl Times {
 }
 
 async fn measure() {
-    let node = Node::new();
+    let run = tempfile::tempdir_in(MEMORY).unwrap();
+    let node = Node::with_folders(tempfile::tempdir().unwrap(), run.path().join("flotilla"));
     let mut times = Times::default();
     let bundle = bundle(&node).await;
-    let others = Others::new(bundle.clone(), node.dir.path().to_owned());
+    let others = Others::new(bundle.clone(), run.path().to_owned());
     for round in 0..ROUNDS {
         let begun = Instant::now();
         let pod = node.pod(&format!("p{round}")).await;
@@ -73,6 +76,9 @@ async fn measure() {
             times.add(title, begun.elapsed());
             ended(&pod, &format!("{name}-0")).await;
         }
+        if round == 0 {
+            print_memory(pod.shim_pid().unwrap());
+        }
         let begun = Instant::now();
         pod.destroy().await.unwrap();
         times.add("destroy", begun.elapsed());
@@ -87,6 +93,15 @@ async fn measure() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// What a shim holds of memory once containers have run: by itself, and with its part of what others have as well.
+fn print_memory(shim: i32) {
+    let text = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    for (name, size) in lines.filter(|(name, _)| ["Rss", "Pss", "Private_Dirty"].contains(name)) {
+        println!("shim {name:13} {:>9}", size.trim());
+    }
+}
+
 /// What our container is made from, for others: its root ready, without the pod's namespaces.
 async fn bundle(node: &Node) -> PathBuf {
     let pod = node.pod("model").await;
@@ -94,7 +109,7 @@ async fn bundle(node: &Node) -> PathBuf {
         .await
         .unwrap();
     ended(&pod, "c-0").await;
-    let config = node.dir.path().join("run/pods/model/containers/c-0/config.json");
+    let config = node.run_dir.join("pods/model/containers/c-0/config.json");
     let mut spec: Value = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
     pod.destroy().await.unwrap();
     let bundle = node.dir.path().join("bundle");

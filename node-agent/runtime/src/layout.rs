@@ -167,8 +167,9 @@ impl ContainerPaths {
         self.bundle.join("mounts")
     }
 
+    /// Where its root is mounted, in the shim's mount namespace only.
     pub(crate) fn rootfs(&self) -> PathBuf {
-        self.state.join("rootfs")
+        self.bundle.join("rootfs")
     }
 
     pub(crate) fn upper(&self) -> PathBuf {

@@ -21,6 +21,8 @@ static NODES: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Node {
     pub(crate) dir: tempfile::TempDir,
+    /// Where sandboxes are kept.
+    pub(crate) run_dir: PathBuf,
     pub(crate) cgroup: String,
     pub(crate) runtime: Runtime,
 }
@@ -28,6 +30,12 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new() -> Node {
         let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        Node::with_folders(dir, run_dir)
+    }
+
+    /// A node that keeps its sandboxes in `run_dir`.
+    pub(crate) fn with_folders(dir: tempfile::TempDir, run_dir: PathBuf) -> Node {
         let layer = dir.path().join("layer");
         for folder in ["bin", "etc", "tmp", "secret"] {
             fs::create_dir_all(layer.join(folder)).unwrap();
@@ -49,13 +57,18 @@ impl Node {
             std::process::id(),
             NODES.fetch_add(1, Ordering::Relaxed)
         );
-        let runtime = open(dir.path(), &cgroup);
-        Node { dir, cgroup, runtime }
+        let runtime = open_with_run_dir(dir.path(), run_dir.clone(), &cgroup);
+        Node {
+            dir,
+            run_dir,
+            cgroup,
+            runtime,
+        }
     }
 
     /// What a second agent on this node would have.
     pub(crate) fn another_runtime(&self) -> Runtime {
-        open(self.dir.path(), &self.cgroup)
+        self.runtime_at(self.run_dir.clone())
     }
 
     /// A runtime that keeps its sandboxes elsewhere.
@@ -102,7 +115,7 @@ impl Node {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let dir = self.dir.path();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let run_dir = dir.join("run/pods");
+        let run_dir = self.run_dir.join("pods");
         let below = format!("{}/", run_dir.display());
         let mut found: Vec<String> = mounts
             .lines()
@@ -121,7 +134,7 @@ impl Node {
             let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
             found.extend(folders.flat_map(|entry| pods_in(&entry.path())));
         }
-        let marker = dir.display().to_string();
+        let marker = self.run_dir.display().to_string();
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
             if command.contains(&marker) {
@@ -168,7 +181,7 @@ impl Node {
 /// A test that fails midway leaves nothing either.
 impl Drop for Node {
     fn drop(&mut self) {
-        let marker = self.dir.path().display().to_string();
+        let marker = self.run_dir.display().to_string();
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
             if command.starts_with("flotilla\0shim\0") && command.contains(&marker) {
@@ -223,10 +236,6 @@ fn remove_cgroup(folder: &Path) {
 fn kill_process(pid: &str) {
     let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
-}
-
-fn open(dir: &Path, cgroup: &str) -> Runtime {
-    open_with_run_dir(dir, dir.join("run"), cgroup)
 }
 
 fn open_with_run_dir(dir: &Path, run_dir: PathBuf, cgroup: &str) -> Runtime {
