@@ -7,18 +7,21 @@ fn answer(filters: &Filters, call: syscalls::Sysno, arguments: [u64; 6]) -> u32 
     let answers = filters
         .programs
         .iter()
-        .map(|program| run(program, call, arguments));
+        .map(|program| run(program, (call.id(), X86_64), arguments));
     // Errno before allow; the programs here know no other.
     answers
         .min_by_key(|answer| answer & 0xffff_0000)
         .unwrap_or(libc::SECCOMP_RET_ALLOW)
 }
 
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+
 /// The kernel's machine, as far as filters use it.
-fn run(program: &[libc::sock_filter], call: syscalls::Sysno, arguments: [u64; 6]) -> u32 {
+fn run(program: &[libc::sock_filter], (call, architecture): (i32, u32), arguments: [u64; 6]) -> u32 {
     let mut data = Vec::new();
-    data.extend(call.id().to_le_bytes());
-    data.extend(0xc000_003e_u32.to_le_bytes());
+    data.extend(call.to_le_bytes());
+    data.extend(architecture.to_le_bytes());
     data.extend(0_u64.to_le_bytes());
     arguments
         .iter()
@@ -147,4 +150,47 @@ fn own_profiles_are_found_below_their_folder_only() {
         missing.contains("missing.json") && missing.contains("No such file"),
         "{missing}"
     );
+}
+
+#[test]
+fn the_default_programs_are_short_and_end_what_has_another_architecture() {
+    let filters = default(0);
+    let instructions: usize = filters.programs.iter().map(Vec::len).sum();
+    assert!(instructions < 600, "{instructions}");
+    for program in &filters.programs {
+        for call in [
+            syscalls::Sysno::read,
+            syscalls::Sysno::mount,
+            syscalls::Sysno::socket,
+        ] {
+            assert_eq!(
+                run(program, (call.id(), I386), [0; 6]),
+                libc::SECCOMP_RET_KILL_PROCESS
+            );
+        }
+    }
+}
+
+#[test]
+fn every_call_is_answered_as_the_profile_has_it() {
+    use syscalls::Sysno;
+    let profile = default::profile(0);
+    let filters = default(0);
+    let rules = |call: Sysno| {
+        profile
+            .rules
+            .iter()
+            .filter(move |rule| rule.names.iter().any(|name| name == call.name()))
+    };
+    for call in Sysno::iter() {
+        if rules(call).any(|rule| !rule.conditions.is_empty()) {
+            continue;
+        }
+        let expected = match rules(call).next().map(|rule| rule.action) {
+            Some(profile::Action::Allow) => ALLOW,
+            Some(_) => NOT_THERE,
+            None => NOT_PERMITTED,
+        };
+        assert_eq!(answer(&filters, call, [7; 6]), expected, "{call}");
+    }
 }
