@@ -173,3 +173,32 @@ fn is_gone(pid: i32) -> bool {
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
+
+/// Memory of a process, as its status has it.
+fn kilobytes(pid: i32, name: &str) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_has_nothing_to_do_gives_memory_back_and_answers_as_before() {
+    let node = Node::new();
+    let pod = node.pod("p").await;
+    pod.start_container(node.container(&pod, "main", &["helper", "pause"]))
+        .await
+        .unwrap();
+    let shim = pod.shim_pid().unwrap();
+    let rests = || kilobytes(shim, "VmRSS:") * 2 < kilobytes(shim, "VmHWM:");
+    eventually("it holds less than half of what it has used", rests).await;
+    let (exit, text) = node
+        .run(
+            &pod,
+            node.container(&pod, "other", &["helper", "say", "hello", ""]),
+        )
+        .await;
+    assert_eq!((exit.code, text.as_str()), (0, "stdout F hello\nstderr F \n"));
+    eventually("it does so again", rests).await;
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}

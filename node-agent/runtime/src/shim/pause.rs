@@ -82,6 +82,7 @@ fn reap_forever() -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
+    sys::give_back_code();
     loop {
         mask.wait()?;
         // An error is ECHILD: no child is left.

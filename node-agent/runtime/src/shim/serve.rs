@@ -60,6 +60,8 @@ pub(super) struct Shim {
     early_exits: Vec<(i32, WaitStatus)>,
     /// Who asked the shim to end.
     shutdown: Option<ReplyTo>,
+    /// Nothing has happened since it gave back what it does not need for waiting.
+    is_at_rest: bool,
 }
 
 struct Container {
@@ -109,6 +111,7 @@ impl Shim {
             operations: Vec::new(),
             early_exits: Vec::new(),
             shutdown: None,
+            is_at_rest: false,
         }
     }
 
