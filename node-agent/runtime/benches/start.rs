@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p flotilla-runtime` (as root). Ours mounts the image's layers and loads the default seccomp filter as
 //! well; the others get a ready root and no filter. What all of them keep of a container for as long as it runs is in
-//! memory, as everything below `/run` is. It also tells how much memory a shim has.
+//! memory, as everything below `/run` is; layers and roots are on a disk. It also tells how much memory a shim has.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -27,10 +27,43 @@ use support::{Node, ended};
 
 const ROUNDS: usize = 200;
 const MEMORY: &str = "/dev/shm";
+const DISK_BYTES: u64 = 1 << 30;
 
 fn main() {
     let tokio = tokio::runtime::Runtime::new().unwrap();
     tokio.block_on(measure());
+}
+
+/// A file system as nodes have it: one without a journal (cloud machines have such) looks at every inode that was
+/// deleted in the last minutes before it makes a new one, and what is deleted here would be measured with what is made.
+struct Disk {
+    mount: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Disk {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, mount) = (folder.path().join("image"), folder.path().join("disk"));
+        fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        fs::create_dir(&mount).unwrap();
+        succeed(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        succeed(Command::new("mount").args(["-o", "loop"]).args([&image, &mount]));
+        Disk {
+            mount,
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        umount2(&self.mount, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+fn succeed(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?} failed");
 }
 
 #[derive(Default)]
@@ -57,7 +90,11 @@ impl Times {
 
 async fn measure() {
     let run = tempfile::tempdir_in(MEMORY).unwrap();
-    let node = Node::with_folders(tempfile::tempdir().unwrap(), run.path().join("flotilla"));
+    let disk = Disk::new();
+    let node = Node::with_folders(
+        tempfile::tempdir_in(&disk.mount).unwrap(),
+        run.path().join("flotilla"),
+    );
     let mut times = Times::default();
     let bundle = bundle(&node).await;
     let others = Others::new(bundle.clone(), run.path().to_owned());
@@ -90,6 +127,7 @@ async fn measure() {
     }
     times.print();
     fs::remove_dir_all(&bundle).unwrap();
+    remove_cgroups(&others_cgroup(&node));
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
@@ -97,7 +135,7 @@ async fn measure() {
 fn print_memory(shim: i32) {
     let text = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    for (name, size) in lines.filter(|(name, _)| ["Rss", "Pss", "Private_Dirty"].contains(name)) {
+    for (name, size) in lines.filter(|(name, _)| ["Rss", "Pss", "Anonymous"].contains(name)) {
         println!("shim {name:13} {:>9}", size.trim());
     }
 }
@@ -116,12 +154,28 @@ async fn bundle(node: &Node) -> PathBuf {
     fs::create_dir(&bundle).unwrap();
     spec["root"]["path"] = json!(node.dir.path().join("layer"));
     spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}]);
-    spec["linux"]["cgroupsPath"] = json!(format!("{}-others/c", node.cgroup));
+    spec["linux"]["cgroupsPath"] = json!(format!("{}/c", others_cgroup(node)));
     let mounts = spec["mounts"].as_array_mut().unwrap();
     // It was the pod's, which is gone.
     mounts.retain(|mount| mount["destination"] != "/dev/shm");
     fs::write(bundle.join("config.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
     bundle
+}
+
+fn others_cgroup(node: &Node) -> String {
+    format!("{}-others", node.cgroup)
+}
+
+/// Removes what other runtimes leave of the path that they were given.
+fn remove_cgroups(cgroup: &str) {
+    let trees = fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    for tree in trees.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        // It is not in every folder there.
+        fs::remove_dir(tree.join(cgroup.trim_start_matches('/'))).ok();
+    }
 }
 
 /// A thread that runs other runtimes, with mounts of its own: `crun` works on no machine that has a v2 tree beside the

@@ -32,6 +32,9 @@ pub use self::usage::Usage;
 const REMOVE_ATTEMPTS: u32 = 1000;
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
 
+/// Where systems mount cgroups.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 /// The machine's cgroup trees that pods use.
 #[derive(Clone, Debug)]
 pub(crate) struct Cgroups {
@@ -65,6 +68,8 @@ impl Cgroups {
             hierarchy.mount = PathBuf::from(format!("/proc/self/fd/{}", pin.as_raw_fd()));
             pins.push(pin);
         }
+        // Takes all that is mounted below with it: each unmounting waits for the kernel. What is elsewhere comes after.
+        umount2(CGROUP_ROOT, MntFlags::MNT_DETACH).ok();
         let mountinfo = fs::read_to_string("/proc/self/mountinfo")?;
         let mounts: Vec<_> = cgroup_mounts(&mountinfo).map(|(_, mount, _)| mount).collect();
         // Later ones may lie on earlier ones.
@@ -171,6 +176,11 @@ impl Cgroups {
     fn create_in(&self, hierarchy: &Hierarchy, cgroup: &str) -> io::Result<()> {
         let mut folder = hierarchy.mount.clone();
         let is_cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
+        // Mostly the last one alone is missing. On v1 nothing else is to be done, but for cpuset.
+        if !self.unified && !is_cpuset && fs::create_dir(folder.join(cgroup.trim_start_matches('/'))).is_ok()
+        {
+            return Ok(());
+        }
         for part in cgroup.split('/').filter(|part| !part.is_empty()) {
             let parent = folder.clone();
             folder.push(part);
