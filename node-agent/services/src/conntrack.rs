@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 
 use nix::errno::Errno;
 
-use crate::netlink::{Attributes, Messages, Netlink, NetlinkError, attributes};
 use crate::{Frontend, Protocol};
+use flotilla_nftables::{Attributes, Messages, Netlink, NetlinkError, attributes};
 
 const fn conntrack(message: u16) -> u16 {
     1 << 8 | message

@@ -2,7 +2,6 @@
 //!
 //! Decides nothing: [`crate::program`] says which elements come and go.
 
-mod expression;
 mod layout;
 
 use std::collections::BTreeSet;
@@ -12,28 +11,9 @@ use nix::errno::Errno;
 pub(crate) use layout::{Choice, DROP, HAIRPINS, MASQUERADED, REFUSED, REJECT, Side};
 
 use crate::Network;
-use crate::netlink::{Attributes, Messages, Netlink, NetlinkError, attributes};
-use expression::Verdict;
-use layout::{CLIENTS, Chain, Set, TABLE};
+use flotilla_nftables::{Attributes, Messages, Netlink, NetlinkError, Verdict, attributes};
+use layout::{CLIENTS, TABLE};
 
-const fn nftables(message: u16) -> u16 {
-    10 << 8 | message
-}
-const NEW_TABLE: u16 = nftables(0);
-const GET_TABLE: u16 = nftables(1);
-const DELETE_TABLE: u16 = nftables(2);
-const NEW_CHAIN: u16 = nftables(3);
-const NEW_RULE: u16 = nftables(6);
-const NEW_SET: u16 = nftables(9);
-const NEW_ELEMENT: u16 = nftables(12);
-const GET_ELEMENT: u16 = nftables(13);
-const DELETE_ELEMENT: u16 = nftables(14);
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-const DUMP: u16 = 0x300;
-const IPV4: u8 = 2;
-/// A list of elements must fit into an attribute of 64 KiB.
-const ELEMENTS_PER_MESSAGE: usize = 400;
 /// Bytes that mark a table as this process's own.
 const TOKEN: usize = 16;
 
@@ -93,21 +73,25 @@ impl Kernel {
         let clients = self.clients();
         let token: [u8; TOKEN] = rand::random();
         let mut messages = Messages::default();
-        table(&mut messages, "the table", NEW_TABLE, CREATE, None);
-        table(&mut messages, "the old table", DELETE_TABLE, 0, None);
-        table(&mut messages, "the new table", NEW_TABLE, CREATE, Some(&token));
+        TABLE.add(&mut messages, None);
+        TABLE.delete(&mut messages);
+        TABLE.add(&mut messages, Some(&token));
         layout::sets()
             .iter()
             .enumerate()
-            .for_each(|(id, set)| add_set(&mut messages, set, id));
+            .for_each(|(id, set)| TABLE.add_set(&mut messages, set, id));
         let chains = layout::chains(&self.network);
-        chains.iter().for_each(|chain| add_chain(&mut messages, chain));
-        chains.iter().for_each(|chain| add_rules(&mut messages, chain));
+        chains
+            .iter()
+            .for_each(|chain| TABLE.add_chain(&mut messages, chain));
+        chains
+            .iter()
+            .for_each(|chain| TABLE.add_rules(&mut messages, chain));
         let needed = choices(elements);
         needed
             .iter()
             .for_each(|choice| add_choice(&mut messages, *choice));
-        add_elements(&mut messages, NEW_ELEMENT, elements);
+        add_elements(&mut messages, elements);
         add_clients(&mut messages, &clients);
         self.token = None;
         self.netlink.commit(messages)?;
@@ -125,8 +109,8 @@ impl Kernel {
         needed
             .iter()
             .for_each(|choice| add_choice(&mut messages, *choice));
-        add_elements(&mut messages, DELETE_ELEMENT, &changes.removed);
-        add_elements(&mut messages, NEW_ELEMENT, &changes.added);
+        delete_elements(&mut messages, &changes.removed);
+        add_elements(&mut messages, &changes.added);
         if messages.is_empty() {
             return Ok(());
         }
@@ -137,12 +121,8 @@ impl Kernel {
 
     /// Whether the table is the one that we made last.
     pub(crate) fn is_intact(&mut self) -> Result<bool, NetlinkError> {
-        let mut request = Messages::default();
-        request.add("the table", GET_TABLE, 0, IPV4, |attributes| {
-            attributes.text(1, TABLE)
-        });
         let mut found = None;
-        let asked = self.netlink.dump(request, |body| {
+        let asked = self.netlink.dump(TABLE.get(), |body| {
             let userdata = attributes(body).find(|(kind, _)| *kind == 6);
             found = userdata.map(|(_, value)| value.to_vec());
         });
@@ -161,8 +141,8 @@ impl Kernel {
     #[cfg(test)]
     pub(crate) fn remove(&mut self) -> Result<(), NetlinkError> {
         let mut messages = Messages::default();
-        table(&mut messages, "the table", NEW_TABLE, CREATE, None);
-        table(&mut messages, "the table", DELETE_TABLE, 0, None);
+        TABLE.add(&mut messages, None);
+        TABLE.delete(&mut messages);
         self.token = None;
         self.netlink.commit(messages)
     }
@@ -181,12 +161,7 @@ impl Kernel {
     }
 
     fn elements(&mut self, set: &str, mut take: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
-        let mut request = Messages::default();
-        request.add("the elements", GET_ELEMENT, DUMP, IPV4, |attributes| {
-            attributes.text(1, TABLE);
-            attributes.text(2, set);
-        });
-        self.netlink.dump(request, |body| {
+        self.netlink.dump(TABLE.get_elements(set), |body| {
             let lists = attributes(body).filter(|(kind, _)| *kind == 3);
             lists
                 .flat_map(|(_, list)| attributes(list))
@@ -203,84 +178,31 @@ fn choices(elements: &[Element]) -> BTreeSet<Choice> {
     chosen.collect()
 }
 
-fn table(messages: &mut Messages, what: &'static str, kind: u16, flags: u16, token: Option<&[u8]>) {
-    messages.add(what, kind, flags, IPV4, |attributes| {
-        attributes.text(1, TABLE);
-        if let Some(token) = token {
-            attributes.bytes(6, token);
-        }
-    });
-}
-
-fn add_set(messages: &mut Messages, set: &Set, id: usize) {
-    messages.add("a set", NEW_SET, CREATE, IPV4, |attributes| {
-        attributes.text(1, TABLE);
-        attributes.text(2, set.name);
-        attributes.number(3, set.flags);
-        attributes.number(4, set.key_type);
-        attributes.number(5, set.key_length);
-        if let Some((kind, length)) = set.data {
-            attributes.number(6, kind);
-            attributes.number(7, length);
-        }
-        if let Some(size) = set.size {
-            attributes.nest(9, |description| description.number(1, size));
-        }
-        attributes.number(10, u32::try_from(id).unwrap_or(u32::MAX) + 1);
-    });
-}
-
-fn add_chain(messages: &mut Messages, chain: &Chain) {
-    messages.add("a chain", NEW_CHAIN, CREATE, IPV4, |attributes| {
-        attributes.text(1, TABLE);
-        attributes.text(3, &chain.name);
-        if let Some(hook) = &chain.hook {
-            attributes.nest(4, |nest| {
-                nest.number(1, hook.number);
-                nest.bytes(2, &hook.priority.to_be_bytes());
-            });
-            attributes.text(7, hook.kind);
-        }
-    });
-}
-
-fn add_rules(messages: &mut Messages, chain: &Chain) {
-    for rule in &chain.rules {
-        messages.add("a rule", NEW_RULE, CREATE | APPEND, IPV4, |attributes| {
-            attributes.text(1, TABLE);
-            attributes.text(2, &chain.name);
-            attributes.nest(4, |list| {
-                rule.iter().for_each(|expression| expression.write(list))
-            });
-        });
-    }
-}
-
 fn add_choice(messages: &mut Messages, choice: Choice) {
     let chain = layout::choice(choice);
-    add_chain(messages, &chain);
-    add_rules(messages, &chain);
+    TABLE.add_chain(messages, &chain);
+    TABLE.add_rules(messages, &chain);
+}
+
+fn add_elements(messages: &mut Messages, elements: &[Element]) {
+    by_set(elements, |set, part| {
+        TABLE.add_elements(messages, set, part, |element, list| write(element, list))
+    });
+}
+
+fn delete_elements(messages: &mut Messages, elements: &[Element]) {
+    by_set(elements, |set, part| {
+        TABLE.delete_elements(messages, set, part, |element, list| write(element, list))
+    });
 }
 
 /// Elements of one set share messages.
-fn add_elements(messages: &mut Messages, kind: u16, elements: &[Element]) {
-    let what = if kind == NEW_ELEMENT {
-        "new elements"
-    } else {
-        "the end of elements"
-    };
-    let flags = if kind == NEW_ELEMENT { CREATE } else { 0 };
+fn by_set(elements: &[Element], mut take: impl FnMut(&'static str, &[&Element])) {
     let mut sorted: Vec<&Element> = elements.iter().collect();
     sorted.sort_by_key(|element| element.set);
-    for of_set in sorted.chunk_by(|a, b| a.set == b.set) {
-        for part in of_set.chunks(ELEMENTS_PER_MESSAGE) {
-            messages.add(what, kind, flags, IPV4, |attributes| {
-                attributes.text(1, TABLE);
-                attributes.text(2, part[0].set);
-                attributes.nest(3, |list| part.iter().for_each(|element| write(element, list)));
-            });
-        }
-    }
+    sorted
+        .chunk_by(|a, b| a.set == b.set)
+        .for_each(|of_set| take(of_set[0].set, of_set));
 }
 
 fn write(element: &Element, list: &mut Attributes<'_>) {
@@ -300,17 +222,9 @@ fn write(element: &Element, list: &mut Attributes<'_>) {
 
 /// Puts remembered clients back as the kernel told them.
 fn add_clients(messages: &mut Messages, clients: &[Vec<u8>]) {
-    for part in clients.chunks(ELEMENTS_PER_MESSAGE) {
-        messages.add("remembered clients", NEW_ELEMENT, CREATE, IPV4, |attributes_| {
-            attributes_.text(1, TABLE);
-            attributes_.text(2, CLIENTS);
-            attributes_.nest(3, |list| {
-                for client in part {
-                    list.nest(1, |nest| copy_client(client, nest));
-                }
-            });
-        });
-    }
+    TABLE.add_elements(messages, CLIENTS, clients, |client, list| {
+        list.nest(1, |nest| copy_client(client, nest));
+    });
 }
 
 /// Key, data, timeout and what is left of it; the key and data are nests themselves.

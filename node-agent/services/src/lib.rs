@@ -10,7 +10,6 @@ mod conntrack;
 mod health;
 mod kernel;
 mod model;
-mod netlink;
 mod program;
 mod proxy;
 mod wanted;
@@ -18,8 +17,8 @@ mod wanted;
 use std::net::Ipv4Addr;
 
 pub use announce::{AnnounceError, Announcer};
+pub use flotilla_nftables::NetlinkError;
 pub use model::{Model, ServiceName};
-pub use netlink::NetlinkError;
 pub use proxy::{Options, Proxy, ProxyError, SharedModel};
 
 /// The ranges that decide where a packet belongs.

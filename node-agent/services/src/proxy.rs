@@ -17,9 +17,9 @@ use crate::conntrack;
 use crate::health::{Health, HealthChecks};
 use crate::kernel::Kernel;
 use crate::model::{Model, ServiceName};
-use crate::netlink::{Netlink, NetlinkError};
 use crate::program::{Program, StaleFlow, Update};
 use crate::wanted::wanted;
+use flotilla_nftables::{Netlink, NetlinkError};
 
 /// Between looks at the kernel, whether our table is still there.
 const CHECK: Duration = Duration::from_secs(5);

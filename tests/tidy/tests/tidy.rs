@@ -219,6 +219,7 @@ fn nodes_and_client_verbs_never_see_the_store() {
         "flotilla-images",
         "flotilla-network",
         "flotilla-volumes",
+        "flotilla-nftables",
         "flotilla-services",
         "flotilla-local",
         "flotilla",

@@ -8,13 +8,13 @@ mod choice;
 
 use std::net::Ipv4Addr;
 
-use super::expression::{Dynamic, Expression, Verdict, Word};
 use crate::Network;
+use flotilla_nftables::{Chain, Dynamic, Expression, Hook, Set, Table, Verdict, Word};
 
 pub(super) use choice::choice;
 
 /// The name of the table.
-pub(crate) const TABLE: &str = "flotilla_services";
+pub(crate) const TABLE: Table = Table("flotilla_services");
 
 /// The maps for connections from one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,43 +58,13 @@ pub(crate) const REFUSED: &str = "refused";
 pub(crate) const REJECT: &str = "reject";
 pub(crate) const DROP: &str = "drop";
 
-const FLAG_MAP: u32 = 0x8;
-const FLAG_TIMEOUT: u32 = 0x10;
-const FLAG_EVALUATED: u32 = 0x20;
-const DATA_VERDICT: u32 = 0xffff_ff00;
 /// What the nft program calls the parts of keys, so that it can print them.
 const ADDRESS: u32 = 7;
 const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
 const MARK: u32 = 19;
-const TYPE_BITS: u32 = 6;
 /// Clients that are remembered at most.
 const CLIENTS_MAX: u32 = 1 << 20;
-
-/// A set or map of the table.
-pub(super) struct Set {
-    pub(super) name: &'static str,
-    pub(super) flags: u32,
-    pub(super) key_type: u32,
-    pub(super) key_length: u32,
-    /// Type and length of what a map has for a key.
-    pub(super) data: Option<(u32, u32)>,
-    pub(super) size: Option<u32>,
-}
-
-/// A chain that the kernel enters by itself.
-pub(super) struct Hook {
-    pub(super) kind: &'static str,
-    pub(super) number: u32,
-    pub(super) priority: i32,
-}
-
-/// A chain and its rules.
-pub(super) struct Chain {
-    pub(super) name: String,
-    pub(super) hook: Option<Hook>,
-    pub(super) rules: Vec<Vec<Expression>>,
-}
 
 /// How a service's backend is chosen; each is a chain of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,58 +87,54 @@ impl Choice {
     }
 }
 
-fn concatenated(parts: &[u32]) -> u32 {
-    parts.iter().fold(0, |all, part| all << TYPE_BITS | part)
-}
-
 pub(super) fn sets() -> Vec<Set> {
-    let destination = concatenated(&[ADDRESS, PROTOCOL, PORT]);
-    let backend = concatenated(&[ADDRESS, PORT]);
-    let set = |name, key_type, words: u32| Set {
-        name,
+    let destination = Set::concatenated(&[ADDRESS, PROTOCOL, PORT]);
+    let backend = Set::concatenated(&[ADDRESS, PORT]);
+    let set = |name: &'static str, key_type, words: u32| Set {
+        name: name.into(),
         flags: 0,
         key_type,
         key_length: words * 4,
         data: None,
         size: None,
     };
-    let map = |name, key_type, words, data_type, length| Set {
-        flags: FLAG_MAP,
+    let map = |name: &'static str, key_type, words, data_type, length| Set {
+        flags: Set::MAP,
         data: Some((data_type, length)),
         ..set(name, key_type, words)
     };
     let sides = [Side::OUTSIDE, Side::INSIDE].into_iter().flat_map(|side| {
         [
-            map(side.chains, destination, 3, DATA_VERDICT, 0),
+            map(side.chains, destination, 3, Set::VERDICT, 0),
             map(
                 side.backends,
-                concatenated(&[ADDRESS, PROTOCOL, PORT, MARK]),
+                Set::concatenated(&[ADDRESS, PROTOCOL, PORT, MARK]),
                 4,
                 backend,
                 8,
             ),
             set(
                 side.sticky,
-                concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS, PORT]),
+                Set::concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS, PORT]),
                 5,
             ),
         ]
     });
     let shared = [
         Set {
-            flags: FLAG_MAP | FLAG_TIMEOUT | FLAG_EVALUATED,
+            flags: Set::MAP | Set::TIMEOUT | Set::EVALUATED,
             size: Some(CLIENTS_MAX),
             ..map(
                 CLIENTS,
-                concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS]),
+                Set::concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS]),
                 4,
                 backend,
                 8,
             )
         },
         set(MASQUERADED, destination, 3),
-        set(HAIRPINS, concatenated(&[ADDRESS, ADDRESS]), 2),
-        map(REFUSED, destination, 3, DATA_VERDICT, 0),
+        set(HAIRPINS, Set::concatenated(&[ADDRESS, ADDRESS]), 2),
+        map(REFUSED, destination, 3, Set::VERDICT, 0),
     ];
     sides.chain(shared).collect()
 }
@@ -299,7 +265,10 @@ pub(super) fn chains(network: &Network) -> Vec<Chain> {
 
 fn dispatch(map: &'static str) -> Vec<Expression> {
     let mut rule = destination(Word(0)).to_vec();
-    rule.push(Expression::Dispatch { map, key: Word(0) });
+    rule.push(Expression::Dispatch {
+        map: map.into(),
+        key: Word(0),
+    });
     rule
 }
 
@@ -342,7 +311,7 @@ fn leave(network: &Network) -> Vec<Vec<Expression>> {
             length: 4,
         },
         Expression::Contains {
-            set: HAIRPINS,
+            set: HAIRPINS.into(),
             key: Word(0),
         },
         Expression::Masquerade,
@@ -352,7 +321,7 @@ fn leave(network: &Network) -> Vec<Vec<Expression>> {
         Expression::Protocol { to: Word(1) },
         original(CONNECTION_DESTINATION_PORT, Word(2)),
         Expression::Contains {
-            set: MASQUERADED,
+            set: MASQUERADED.into(),
             key: Word(0),
         },
         Expression::Masquerade,

@@ -28,7 +28,7 @@ fn draw(side: Side, count: u32, sticky_seconds: Option<u32>) -> Vec<Expression> 
         modulus: count,
     });
     rule.push(Expression::Load {
-        map: side.backends,
+        map: side.backends.into(),
         key: Word(0),
         to: Word(4),
     });
@@ -49,13 +49,13 @@ fn return_to(side: Side, seconds: u32) -> Vec<Expression> {
     let mut rule = destination(Word(0)).to_vec();
     rule.push(client());
     rule.push(Expression::Load {
-        map: CLIENTS,
+        map: CLIENTS.into(),
         key: Word(0),
         to: Word(7),
     });
     rule.extend(destination(Word(4)));
     rule.push(Expression::Contains {
-        set: side.sticky,
+        set: side.sticky.into(),
         key: Word(4),
     });
     rule.push(remember(Dynamic::Update, Word(7), seconds));
@@ -88,7 +88,7 @@ fn client() -> Expression {
 
 fn remember(what: Dynamic, value: Word, seconds: u32) -> Expression {
     Expression::Remember {
-        map: CLIENTS,
+        map: CLIENTS.into(),
         what,
         key: Word(0),
         value,

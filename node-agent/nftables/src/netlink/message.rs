@@ -12,19 +12,20 @@ const HEADER: usize = 16;
 
 /// Messages that are sent together. The number of a message is its sequence number.
 #[derive(Debug, Default)]
-pub(crate) struct Messages {
+pub struct Messages {
     bytes: Vec<u8>,
     starts: Vec<usize>,
     what: Vec<&'static str>,
 }
 
 impl Messages {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
 
     /// Adds a message with netfilter's header; `build` adds its attributes. `what` names it in errors.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         what: &'static str,
         kind: u16,
@@ -60,7 +61,7 @@ impl Messages {
     }
 
     /// All messages between the marks of a transaction, the last of which is acknowledged.
-    pub(super) fn into_transaction(self) -> (Vec<u8>, Vec<&'static str>) {
+    pub(crate) fn into_transaction(self) -> (Vec<u8>, Vec<&'static str>) {
         let mut all = Messages::default();
         let mark = (0, SUBSYSTEM_NFTABLES);
         all.add_for("the begin of a transaction", BATCH_BEGIN, 0, mark, |_| {});
@@ -80,7 +81,7 @@ impl Messages {
     }
 
     /// Each message on its own, acknowledged.
-    pub(super) fn into_requests(self) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
+    pub(crate) fn into_requests(self) -> impl Iterator<Item = (Vec<u8>, &'static str)> {
         let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
         let ranges: Vec<_> = self.starts.iter().copied().zip(ends).collect();
         ranges
@@ -108,10 +109,11 @@ impl Messages {
 }
 
 /// The attributes of one message or nest.
-pub(crate) struct Attributes<'a>(&'a mut Vec<u8>);
+pub struct Attributes<'a>(&'a mut Vec<u8>);
 
 impl Attributes<'_> {
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    /// Adds an attribute of bytes.
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -119,21 +121,25 @@ impl Attributes<'_> {
         self.pad();
     }
 
-    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+    /// Adds one of text, with a zero at its end.
+    pub fn text(&mut self, kind: u16, value: &str) {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes);
     }
 
-    pub(crate) fn number(&mut self, kind: u16, value: u32) {
+    /// Adds a number in the network's order.
+    pub fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn long(&mut self, kind: u16, value: u64) {
+    /// Adds a long number in the network's order.
+    pub fn long(&mut self, kind: u16, value: u64) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
+    /// Adds an attribute that holds others.
+    pub fn nest(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
         let start = self.0.len();
         self.0.extend([0, 0]);
         self.0.extend((kind | NESTED).to_ne_bytes());
@@ -149,7 +155,7 @@ impl Attributes<'_> {
 }
 
 /// Reads attributes: type and value. Ends at the first that is malformed.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?) & TYPE_MASK;

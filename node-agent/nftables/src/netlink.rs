@@ -1,7 +1,7 @@
 //! Speaks netfilter's netlink protocol: whole transactions in one message, and dumps.
 //!
 //! The `nft` program costs a process and dumps whole sets for a change of one element; here a change costs what it
-//! changes. Knows the wire format only; what tables and sets mean is [`crate::kernel`]'s.
+//! changes.
 
 mod message;
 
@@ -14,7 +14,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-pub(crate) use message::{Attributes, Messages, attributes};
+pub use message::{Attributes, Messages, attributes};
 
 /// Room for a transaction of some hundred thousand elements; the kernel takes memory only for what is sent.
 const SEND_BYTES_MAX: usize = 64 << 20;
@@ -57,13 +57,14 @@ impl From<Errno> for NetlinkError {
 
 /// A connection to netfilter in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(crate) struct Netlink {
+pub struct Netlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
 }
 
 impl Netlink {
-    pub(crate) fn open() -> Result<Self, NetlinkError> {
+    /// Opens it.
+    pub fn open() -> Result<Self, NetlinkError> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -84,13 +85,13 @@ impl Netlink {
     }
 
     /// Carries out all messages, or none of them.
-    pub(crate) fn commit(&mut self, messages: Messages) -> Result<(), NetlinkError> {
+    pub fn commit(&mut self, messages: Messages) -> Result<(), NetlinkError> {
         let (bytes, expected) = messages.into_transaction();
         self.exchange(&bytes, &expected)
     }
 
     /// Carries out messages one by one; those that the kernel refuses with `tolerated` count as done.
-    pub(crate) fn request_all(&mut self, messages: Messages, tolerated: Errno) -> Result<(), NetlinkError> {
+    pub fn request_all(&mut self, messages: Messages, tolerated: Errno) -> Result<(), NetlinkError> {
         for (bytes, what) in messages.into_requests() {
             match self.exchange(&bytes, &[what]) {
                 Err(NetlinkError::Refused { source, .. }) if source == tolerated => {}
@@ -127,11 +128,7 @@ impl Netlink {
     }
 
     /// Asks for a list and hands each message's attributes (after netfilter's own header) to `take`.
-    pub(crate) fn dump(
-        &mut self,
-        request: Messages,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), NetlinkError> {
+    pub fn dump(&mut self, request: Messages, mut take: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
         for (bytes, what) in request.into_requests() {
             send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
             'parts: loop {

@@ -2,7 +2,7 @@
 //!
 //! Registers are numbered in words of four bytes; a key or value of several words lies in consecutive ones.
 
-use crate::netlink::Attributes;
+use crate::{Attributes, Name};
 
 /// Number of the first register of four bytes.
 const REGISTER_BASE: u32 = 8;
@@ -11,7 +11,7 @@ const VERDICT: u32 = 0;
 
 /// A register of four bytes, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word(pub(super) u32);
+pub struct Word(pub u32);
 
 impl Word {
     fn number(self) -> u32 {
@@ -21,57 +21,141 @@ impl Word {
 
 /// Where a packet goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
+    /// On, out of all chains of this hook.
     Accept,
+    /// Nowhere.
     Drop,
+    /// To a chain, and not back.
     Goto(String),
 }
 
 /// What a mapping keeps of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dynamic {
+pub enum Dynamic {
+    /// Notes what is new.
     Add = 0,
+    /// Notes it anew.
     Update = 1,
+    /// Forgets.
     Delete = 2,
 }
 
 /// One step of a rule. A step that does not fit ends the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Expression {
+pub enum Expression {
     /// Loads from the IPv4 header.
-    Network { to: Word, offset: u32, length: u32 },
+    Network {
+        /// Where it goes.
+        to: Word,
+        /// Bytes from its begin.
+        offset: u32,
+        /// How many bytes.
+        length: u32,
+    },
     /// Loads from the transport header.
-    Transport { to: Word, offset: u32, length: u32 },
+    Transport {
+        /// Where it goes.
+        to: Word,
+        /// Bytes from its begin.
+        offset: u32,
+        /// How many bytes.
+        length: u32,
+    },
     /// Loads the number of the transport protocol.
-    Protocol { to: Word },
+    Protocol {
+        /// Where it goes.
+        to: Word,
+    },
     /// Loads a field of the connection; `original` picks the direction where there is one.
-    Connection { to: Word, key: u32, original: bool },
+    Connection {
+        /// Where it goes.
+        to: Word,
+        /// What to look up or load.
+        key: u32,
+        /// The connection's first direction.
+        original: bool,
+    },
     /// Loads the type of an address by the routing table.
-    AddressType { to: Word, of_source: bool },
+    AddressType {
+        /// Where it goes.
+        to: Word,
+        /// Of the packet's source, not its destination.
+        of_source: bool,
+    },
     /// Keeps the bits of the mask.
-    Mask { word: Word, mask: [u8; 4] },
+    Mask {
+        /// The register.
+        word: Word,
+        /// The bits.
+        mask: [u8; 4],
+    },
     /// Goes on if equal (or not).
-    Compare { word: Word, equal: bool, value: Vec<u8> },
+    Compare {
+        /// The register.
+        word: Word,
+        /// Or not.
+        equal: bool,
+        /// What with.
+        value: Vec<u8>,
+    },
     /// Loads a constant.
-    Constant { to: Word, value: [u8; 4] },
+    Constant {
+        /// Where it goes.
+        to: Word,
+        /// What with.
+        value: [u8; 4],
+    },
     /// Loads a random number below the modulus.
-    Random { to: Word, modulus: u32 },
+    Random {
+        /// Where it goes.
+        to: Word,
+        /// The bound.
+        modulus: u32,
+    },
     /// Goes on if the key is in the set.
-    Contains { set: &'static str, key: Word },
+    Contains {
+        /// The set.
+        set: Name,
+        /// What to look up or load.
+        key: Word,
+    },
     /// Loads what the map has for the key.
-    Load { map: &'static str, key: Word, to: Word },
+    Load {
+        /// The map.
+        map: Name,
+        /// What to look up or load.
+        key: Word,
+        /// Where it goes.
+        to: Word,
+    },
     /// Does what the map says for the key.
-    Dispatch { map: &'static str, key: Word },
+    Dispatch {
+        /// The map.
+        map: Name,
+        /// What to look up or load.
+        key: Word,
+    },
     /// Changes a map.
     Remember {
-        map: &'static str,
+        /// The map.
+        map: Name,
+        /// How.
         what: Dynamic,
+        /// What to look up or load.
         key: Word,
+        /// What with.
         value: Word,
+        /// For how long.
         seconds: u32,
     },
     /// Sends the connection to an address and port.
-    Destination { address: Word, port: Word },
+    Destination {
+        /// The register of the address.
+        address: Word,
+        /// The register of the port.
+        port: Word,
+    },
     /// Gives the connection this node's address as its source.
     Masquerade,
     /// Answers with a reset.
@@ -99,7 +183,7 @@ const NFT_GOTO: i32 = -4;
 
 impl Expression {
     /// Writes the expression as an element of a rule's list.
-    pub(super) fn write(&self, list: &mut Attributes<'_>) {
+    pub fn write(&self, list: &mut Attributes<'_>) {
         list.nest(1, |element| {
             element.text(1, self.name());
             element.nest(2, |data| self.write_data(data));
@@ -214,7 +298,7 @@ impl Expression {
 
 impl Verdict {
     /// Writes the verdict as data of an expression or of a map's element.
-    pub(super) fn write(&self, data: &mut Attributes<'_>) {
+    pub fn write(&self, data: &mut Attributes<'_>) {
         data.nest(2, |verdict| match self {
             Verdict::Accept => verdict.number(1, NF_ACCEPT),
             Verdict::Drop => verdict.number(1, NF_DROP),
