@@ -144,7 +144,13 @@ fn terminals_have_a_size_and_attached_processes_get_input() {
         let line = format!(
             "stty rows 40 cols 100; {client} exec -it box -c main -- sh -c 'stty size; test -t 1 && echo terminal; exit 7'"
         );
-        let output = run(bench.cluster.command("script", &["-qec", &line, "/dev/null"]), "");
+        let mut script = bench.cluster.command("script", &["-qec", &line, "/dev/null"]);
+        let script = script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut script = script.spawn().unwrap();
+        // At the end of its input it would type one more character, which the terminal shows amid the output.
+        let open = script.stdin.take();
+        let output = script.wait_with_output().unwrap();
+        drop(open);
         let shown = text(&output.stdout);
         assert!(shown.contains("40 100\r\nterminal\r\n"), "{shown:?}");
         assert_eq!(output.status.code(), Some(7), "{shown:?}");

@@ -12,6 +12,7 @@ use flotilla_tunnel::request::{AttachRequest, ExecRequest, Outcome, Size, channe
 use flotilla_tunnel::{Ends, Frame};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Streams;
@@ -21,8 +22,12 @@ use crate::worker::Surroundings;
 /// for this long.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// How long a command with a terminal waits for its size: programs look at it when they start.
-const FIRST_SIZE_LIMIT: Duration = Duration::from_millis(100);
+/// How long a command with a terminal waits for its size: programs look at it when they start. Clients with a terminal
+/// tell it at once, beside their input; only the commands of those that have none wait for so long.
+const FIRST_SIZE_LIMIT: Duration = Duration::from_millis(250);
+
+/// What may come in before the size, up to a megabyte of input.
+const FIRST_FRAMES_MAX: usize = 16;
 
 /// A process whose streams are to be carried.
 pub(super) enum Process {
@@ -121,13 +126,13 @@ fn not_found(container: &str) -> Status {
 
 /// Carries a process's streams until it ends, or until the client goes; a command is then ended with it.
 pub(super) async fn run(process: Process, mut ends: Ends) {
-    let mut first = None;
+    let mut first = Vec::new();
     let (exec, is_attached) = match process {
         Process::Command(exec) => (exec, false),
         Process::Container(exec) => (exec, true),
         Process::Terminal(mut terminal) => {
-            first = first_frame(&mut ends.incoming).await;
-            terminal.spec.size = first.as_ref().and_then(size);
+            first = first_frames(&mut ends.incoming).await;
+            terminal.spec.size = first.last().and_then(size);
             let machine = &terminal.surroundings.machine;
             match machine.exec(&terminal.uid, terminal.spec).await {
                 Ok(exec) => (exec, false),
@@ -174,10 +179,22 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Waits a moment for the client's first word, which is the size of its terminal if it knows it.
-async fn first_frame(incoming: &mut mpsc::Receiver<Frame>) -> Option<Frame> {
-    let first = tokio::time::timeout(FIRST_SIZE_LIMIT, incoming.recv()).await;
-    first.ok().flatten()
+/// What the client says until it has told the size of its terminal, or for a moment if it does not.
+async fn first_frames(incoming: &mut mpsc::Receiver<Frame>) -> Vec<Frame> {
+    let limit = Instant::now() + FIRST_SIZE_LIMIT;
+    let mut first = Vec::new();
+    while first.len() < FIRST_FRAMES_MAX {
+        // A receive that is dropped has received nothing.
+        let Ok(Some(frame)) = tokio::time::timeout_at(limit, incoming.recv()).await else {
+            break;
+        };
+        let is_size = frame.channel == channel::RESIZE;
+        first.push(frame);
+        if is_size {
+            break;
+        }
+    }
+    first
 }
 
 /// The terminal's size, if a frame tells one.
@@ -190,11 +207,7 @@ fn size(frame: &Frame) -> Option<TerminalSize> {
     })
 }
 
-async fn carry(
-    mut exec: Exec,
-    first: Option<Frame>,
-    ends: Ends,
-) -> (mpsc::Sender<Frame>, Result<Exit, String>) {
+async fn carry(mut exec: Exec, first: Vec<Frame>, ends: Ends) -> (mpsc::Sender<Frame>, Result<Exit, String>) {
     let Ends { outgoing, incoming } = ends;
     let finished = CancellationToken::new();
     let (stdin, stdout, stderr) = (exec.stdin.take(), exec.stdout.take(), exec.stderr.take());
@@ -283,12 +296,13 @@ async fn silence(finished: &CancellationToken) {
 /// Hands on what the client sends; ends when the client has gone.
 async fn input(
     mut stdin: Option<ExecWriter>,
-    mut first: Option<Frame>,
+    first: Vec<Frame>,
     mut incoming: mpsc::Receiver<Frame>,
     sizes: watch::Sender<Option<TerminalSize>>,
 ) {
+    let mut first = first.into_iter();
     loop {
-        let next = match first.take() {
+        let next = match first.next() {
             Some(first) => Some(first),
             None => incoming.recv().await,
         };

@@ -1,4 +1,4 @@
-//! Output is sent whole, whenever anybody comes to look at it.
+//! Output is sent whole, whenever anybody comes to look at it; terminals start with their size.
 
 use std::io::Write as _;
 
@@ -37,4 +37,40 @@ async fn output_is_whole_although_nobody_looked_until_silence_was_over() {
             ]
         );
     }
+}
+
+/// What is taken before a command starts, of what a client says.
+async fn taken_first(said: &[Frame]) -> Vec<Frame> {
+    let (client, mut incoming) = mpsc::channel(32);
+    for frame in said {
+        client.send(frame.clone()).await.unwrap();
+    }
+    first_frames(&mut incoming).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminals_size_is_waited_for_behind_input() {
+    let input = Frame::data(channel::STDIN, "words");
+    let told = Frame::data(channel::RESIZE, r#"{"Width":100,"Height":40}"#);
+    let first = taken_first(&[
+        input.clone(),
+        Frame::close(channel::STDIN),
+        told.clone(),
+        input.clone(),
+    ])
+    .await;
+    assert_eq!(first, [input.clone(), Frame::close(channel::STDIN), told]);
+    let wanted = TerminalSize {
+        columns: 100,
+        rows: 40,
+    };
+    assert_eq!(first.last().and_then(size), Some(wanted));
+    let without = taken_first(std::slice::from_ref(&input)).await;
+    assert_eq!(
+        without,
+        std::slice::from_ref(&input),
+        "it goes on without a size in the end"
+    );
+    let much = vec![input; FIRST_FRAMES_MAX + 1];
+    assert_eq!(taken_first(&much).await.len(), FIRST_FRAMES_MAX);
 }
