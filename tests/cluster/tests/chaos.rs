@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flotilla_cluster_tests::processes::{self, Process, Role};
 use flotilla_cluster_tests::traces::Traces;
-use flotilla_cluster_tests::{Cluster, eventually};
+use flotilla_cluster_tests::{Cluster, eventually, process_start};
 
 const PODS: usize = 30;
 const NODES: [&str; 3] = ["server-1", "agent-1", "agent-2"];
@@ -63,7 +63,13 @@ fn strike(cluster: &Cluster, dice: &mut Dice) {
     };
     if role == Role::Node {
         let node = AGENTS[dice.below(AGENTS.len())];
-        kill(cluster.pid(node));
+        let pid = cluster.pid(node);
+        let begun = process_start(pid);
+        kill(pid);
+        // It is there until the last of its threads has ended, and until then it counts as running.
+        eventually("the agent has ended", LIMIT, || {
+            (process_start(pid) != begun).then_some(())
+        });
         cluster.local(&["start", node]);
         return;
     }
