@@ -27,7 +27,9 @@ pub enum Verdict {
     /// Nowhere.
     Drop,
     /// To a chain, and not back.
-    Goto(String),
+    Goto(Name),
+    /// To a chain, and on here if that one has no verdict.
+    Jump(Name),
 }
 
 /// What a mapping keeps of a client.
@@ -98,6 +100,15 @@ pub enum Expression {
         equal: bool,
         /// What with.
         value: Vec<u8>,
+    },
+    /// Goes on if the first bytes are from `from` to `to`, both included.
+    Range {
+        /// The register.
+        word: Word,
+        /// The least.
+        from: Vec<u8>,
+        /// The greatest.
+        to: Vec<u8>,
     },
     /// Loads a constant.
     Constant {
@@ -174,11 +185,13 @@ const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const NAT_DESTINATION: u32 = 1;
 const IPV4: u32 = 2;
+const RANGE_WITHIN: u32 = 0;
 const REJECT_UNREACHABLE: u32 = 0;
 const REJECT_RESET: u32 = 1;
 const ICMP_PORT_UNREACHABLE: u8 = 3;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+const NFT_JUMP: i32 = -3;
 const NFT_GOTO: i32 = -4;
 
 impl Expression {
@@ -198,6 +211,7 @@ impl Expression {
             Expression::AddressType { .. } => "fib",
             Expression::Mask { .. } => "bitwise",
             Expression::Compare { .. } => "cmp",
+            Expression::Range { .. } => "range",
             Expression::Constant { .. } | Expression::Conclude(_) => "immediate",
             Expression::Random { .. } => "numgen",
             Expression::Contains { .. } | Expression::Load { .. } | Expression::Dispatch { .. } => "lookup",
@@ -235,6 +249,11 @@ impl Expression {
             Expression::Compare { word, equal, value } => {
                 numbers(data, &[(1, word.number()), (2, u32::from(!*equal))]);
                 data.nest(3, |nest| nest.bytes(1, value));
+            }
+            Expression::Range { word, from, to } => {
+                numbers(data, &[(1, word.number()), (2, RANGE_WITHIN)]);
+                data.nest(3, |nest| nest.bytes(1, from));
+                data.nest(4, |nest| nest.bytes(1, to));
             }
             Expression::Constant { to, value } => {
                 data.number(1, to.number());
@@ -302,12 +321,15 @@ impl Verdict {
         data.nest(2, |verdict| match self {
             Verdict::Accept => verdict.number(1, NF_ACCEPT),
             Verdict::Drop => verdict.number(1, NF_DROP),
-            Verdict::Goto(chain) => {
-                verdict.bytes(1, &NFT_GOTO.to_be_bytes());
-                verdict.text(2, chain);
-            }
+            Verdict::Goto(chain) => lead(verdict, NFT_GOTO, chain),
+            Verdict::Jump(chain) => lead(verdict, NFT_JUMP, chain),
         });
     }
+}
+
+fn lead(verdict: &mut Attributes<'_>, how: i32, chain: &str) {
+    verdict.bytes(1, &how.to_be_bytes());
+    verdict.text(2, chain);
 }
 
 fn payload(data: &mut Attributes<'_>, to: Word, base: u32, offset: u32, length: u32) {

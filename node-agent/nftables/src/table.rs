@@ -14,8 +14,10 @@ const NEW_TABLE: u16 = nftables(0);
 const GET_TABLE: u16 = nftables(1);
 const DELETE_TABLE: u16 = nftables(2);
 const NEW_CHAIN: u16 = nftables(3);
+const DELETE_CHAIN: u16 = nftables(5);
 const NEW_RULE: u16 = nftables(6);
 const NEW_SET: u16 = nftables(9);
+const DELETE_SET: u16 = nftables(11);
 const NEW_ELEMENT: u16 = nftables(12);
 const GET_ELEMENT: u16 = nftables(13);
 const DELETE_ELEMENT: u16 = nftables(14);
@@ -46,6 +48,8 @@ pub struct Set {
 }
 
 impl Set {
+    /// Elements are bounds of intervals.
+    pub const INTERVAL: u32 = 0x4;
     /// Keys have values.
     pub const MAP: u32 = 0x8;
     /// Elements may go by themselves.
@@ -76,7 +80,7 @@ pub struct Hook {
 #[derive(Debug, Clone)]
 pub struct Chain {
     /// Its name.
-    pub name: String,
+    pub name: Name,
     /// None: other chains lead here.
     pub hook: Option<Hook>,
     /// The rules, in order.
@@ -151,6 +155,20 @@ impl Table {
                 });
             });
         }
+    }
+
+    /// Removes a chain with its rules. Nothing may lead there any more.
+    pub fn delete_chain(self, messages: &mut Messages, name: &str) {
+        self.message(messages, ("the end of a chain", DELETE_CHAIN, 0), |attributes| {
+            attributes.text(3, name);
+        });
+    }
+
+    /// Removes a set that no rule uses.
+    pub fn delete_set(self, messages: &mut Messages, name: &str) {
+        self.message(messages, ("the end of a set", DELETE_SET, 0), |attributes| {
+            attributes.text(2, name);
+        });
     }
 
     /// Adds elements to a set; `write` writes one as an item of the list.

@@ -214,8 +214,8 @@ fn write(element: &Element, list: &mut Attributes<'_>) {
             Data::Words(words, count) => {
                 nest.nest(2, |value| value.bytes(1, &words[..usize::from(count) * 4]));
             }
-            Data::Choose(choice) => nest.nest(2, |value| Verdict::Goto(choice.chain()).write(value)),
-            Data::Chain(chain) => nest.nest(2, |value| Verdict::Goto(chain.to_owned()).write(value)),
+            Data::Choose(choice) => nest.nest(2, |value| Verdict::Goto(choice.chain().into()).write(value)),
+            Data::Chain(chain) => nest.nest(2, |value| Verdict::Goto(chain.into()).write(value)),
         }
     });
 }

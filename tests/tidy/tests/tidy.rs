@@ -220,6 +220,7 @@ fn nodes_and_client_verbs_never_see_the_store() {
         "flotilla-network",
         "flotilla-volumes",
         "flotilla-nftables",
+        "flotilla-policies",
         "flotilla-services",
         "flotilla-local",
         "flotilla",

@@ -218,17 +218,17 @@ pub(super) fn chains(network: &Network) -> Vec<Chain> {
             priority,
         })
     };
-    let nat = |name: &str, number, priority, rules| Chain {
+    let nat = |name: &'static str, number, priority, rules| Chain {
         name: name.into(),
         hook: hook("nat", number, priority),
         rules,
     };
-    let filter = |name: &str, number, rules| Chain {
+    let filter = |name: &'static str, number, rules| Chain {
         name: name.into(),
         hook: hook("filter", number, PRIORITY_FILTER),
         rules,
     };
-    let plain = |name: &str, rules| Chain {
+    let plain = |name: &'static str, rules| Chain {
         name: name.into(),
         hook: None,
         rules,

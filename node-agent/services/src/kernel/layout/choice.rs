@@ -14,7 +14,7 @@ pub(in super::super) fn choice(choice: Choice) -> Chain {
         ],
     };
     Chain {
-        name: choice.chain(),
+        name: choice.chain().into(),
         hook: None,
         rules,
     }
