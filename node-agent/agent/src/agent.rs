@@ -37,6 +37,7 @@ use crate::node::{self, Host};
 use crate::outbox::Outbox;
 use crate::peers::ClusterPeers;
 use crate::pods::Pods;
+use crate::policies;
 use crate::pressure::PressureWatch;
 use crate::services::{self, Serving};
 use crate::session::{self, Conversations};
@@ -239,6 +240,7 @@ impl Assembly {
         let services = follow.mirror(|service: &Arc<Service>| ServiceAddress::of(service));
         let names = Names::new(&mut follow);
         let served = services::follow(&mut follow, &host.name);
+        policies::follow(&mut follow, &machine.policies());
         let surroundings = Arc::new(Surroundings {
             machine,
             outbox: Arc::new(Outbox::default()),
@@ -327,6 +329,7 @@ impl Assembly {
         };
         self.tracker
             .spawn(serving.run(self.served.clone(), shutdown.child_token()));
+        self.enforce_policies(&shutdown);
         let peers = ClusterPeers::new(servers.clone());
         self.surroundings.machine.set_peers(peers);
         let machine = self.surroundings.machine.clone();
@@ -371,6 +374,12 @@ impl Assembly {
         });
         session::run(conversations, shutdown).await;
         self.drain().await;
+    }
+
+    fn enforce_policies(&self, shutdown: &CancellationToken) {
+        let machine = self.surroundings.machine.clone();
+        let enforcing = policies::enforce(machine, self.cluster.config(), shutdown.child_token());
+        self.tracker.spawn(enforcing);
     }
 
     /// Starts to look for pressure, and to measure what is used; returns the newest measurement.

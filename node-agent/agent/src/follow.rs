@@ -23,6 +23,7 @@ use flotilla_report::report;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,18 +101,33 @@ impl Follow {
 
     /// Calls `handler` for every object and every change. It must not block: it runs on the follower's task.
     pub(crate) fn on<T: Followed>(&mut self, handler: impl FnMut(&Change<T>) + Send + Sync + 'static) {
-        let found = self
-            .topics
-            .iter_mut()
-            .find_map(|topic| topic.as_any().downcast_mut::<Topic<T>>());
-        match found {
-            Some(topic) => topic.add(handler),
-            None => {
-                let mut topic = Topic::<T>::new(&self.folder);
-                topic.add(handler);
-                self.topics.push(Box::new(topic));
-            }
-        }
+        let topic = self.topic::<T>(None);
+        topic.wait_for(None);
+        topic.add(handler);
+    }
+
+    /// As [`Follow::on`], but nothing is followed, nor kept, before the gate opens; others who want it all the time get
+    /// their way. What opens the gate must be followed before.
+    pub(crate) fn on_when<T: Followed>(
+        &mut self,
+        gate: watch::Receiver<bool>,
+        handler: impl FnMut(&Change<T>) + Send + Sync + 'static,
+    ) {
+        self.topic::<T>(Some(gate)).add(handler);
+    }
+
+    /// The topic of the kind; a new one has this gate.
+    fn topic<T: Followed>(&mut self, gate: Option<watch::Receiver<bool>>) -> &mut Topic<T> {
+        let is_it = |topic: &mut Box<dyn AnyTopic>| topic.as_any().is::<Topic<T>>();
+        let found = self.topics.iter_mut().position(is_it);
+        let at = found.unwrap_or_else(|| {
+            let mut topic = Topic::<T>::new(&self.folder);
+            topic.wait_for(gate);
+            self.topics.push(Box::new(topic));
+            self.topics.len() - 1
+        });
+        let topic = self.topics[at].as_any().downcast_mut();
+        topic.expect("a topic of this kind is at this place")
     }
 
     /// What `keep` takes of each object, in memory. Objects of which it takes nothing are left out.
@@ -148,11 +164,21 @@ impl Follow {
                 // Dropping the stream loses nothing: the next one goes on from the last revision.
                 tokio::select! {
                     () = shutdown.cancelled() => {}
-                    () = follow_forever(&mut *topic, &servers) => {}
+                    () = follow_when_open(&mut *topic, &servers) => {}
                 }
             });
         }
     }
+}
+
+async fn follow_when_open(topic: &mut dyn AnyTopic, servers: &Servers) {
+    if let Some(mut gate) = topic.gate()
+        && gate.wait_for(|is_open| *is_open).await.is_err()
+    {
+        // Whoever could open it is gone.
+        return;
+    }
+    follow_forever(topic, servers).await;
 }
 
 async fn follow_forever(topic: &mut dyn AnyTopic, servers: &Servers) {

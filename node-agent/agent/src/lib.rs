@@ -22,6 +22,7 @@ mod node;
 mod outbox;
 mod peers;
 mod pods;
+mod policies;
 mod pressure;
 mod services;
 mod session;

@@ -10,7 +10,7 @@ mod port;
 mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use flotilla_images::{
 };
 use flotilla_lifecycle::References;
 use flotilla_network::{Network, NetworkError, NodeConfig, Route, Traffic};
+use flotilla_policies::{AdmitError, Engine};
 use flotilla_report::report;
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, DestroySandboxError, Exec, ExecError, ExecSpec,
@@ -218,6 +219,12 @@ pub(crate) trait Machine: Send + Sync + 'static {
     fn limit_pods(&self, resources: &Resources) -> std::io::Result<()>;
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError>;
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError>;
+    /// What is known for the network policies of this machine's pods.
+    fn policies(&self) -> flotilla_policies::SharedModel;
+    /// Returns once the kernel knows what the pod at this address may send and receive.
+    async fn admit(&self, uid: &str, pod: &Pod, address: Ipv4Addr) -> Result<(), AdmitError>;
+    /// Enforces network policies until shutdown.
+    async fn enforce(&self, shutdown: CancellationToken);
     /// Programs services until shutdown.
     async fn serve(
         &self,
@@ -235,6 +242,7 @@ pub(crate) struct LocalMachine {
     puller: Puller,
     network: Network,
     volumes: Volumes,
+    policies: flotilla_policies::SharedModel,
     sandboxes: Mutex<HashMap<String, SandboxHandle>>,
     executable: PathBuf,
     /// Cancelled once the built-in images are in the store, or cannot be.
@@ -256,6 +264,7 @@ impl LocalMachine {
             puller,
             network,
             volumes,
+            policies: flotilla_policies::SharedModel::new(),
             sandboxes: Mutex::default(),
             executable,
             builtin: CancellationToken::new(),
@@ -406,6 +415,7 @@ impl Machine for LocalMachine {
             .detach(uid)
             .await
             .map_err(RemoveSandboxError::Network)?;
+        self.policies.change(|model| model.local_pod_gone(uid));
         self.release_images(uid).map_err(RemoveSandboxError::Images)?;
         self.sandboxes().remove(uid);
         Ok(())
@@ -536,6 +546,24 @@ impl Machine for LocalMachine {
 
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
         self.network.set_routes(routes).await
+    }
+
+    fn policies(&self) -> flotilla_policies::SharedModel {
+        self.policies.clone()
+    }
+
+    async fn admit(&self, uid: &str, pod: &Pod, address: Ipv4Addr) -> Result<(), AdmitError> {
+        self.policies.admit(uid, pod, address).await
+    }
+
+    async fn enforce(&self, shutdown: CancellationToken) {
+        if let Err(error) = Engine::new(self.policies.clone()).run(shutdown.clone()).await {
+            tracing::error!(
+                error = report(&error),
+                "network policies are not enforced, and no pod starts"
+            );
+            shutdown.cancelled().await;
+        }
     }
 
     async fn serve(

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checkpoint::Checkpoint;
+use crate::policies::own_address;
 use crate::worker::{Surroundings, Worker};
 
 /// What a pod should be.
@@ -96,6 +97,13 @@ impl Pods {
         for (uid, checkpoint) in self.surroundings.checkpoints.load() {
             found.remove(&uid);
             tracing::info!(pod = %flotilla_lifecycle::pod_label(&checkpoint.pod), "taking over a pod");
+            // The rules of the kernel are taken over only when all these are known.
+            if checkpoint.history.sandbox == Sandbox::Ready
+                && let Some(address) = own_address(&checkpoint.pod, &checkpoint.history.addresses)
+            {
+                let policies = machine.policies();
+                policies.change(|model| model.local_pod(&uid, &checkpoint.pod, address));
+            }
             self.start(&mut self.lock(), uid, checkpoint);
         }
         for uid in found {

@@ -226,6 +226,8 @@ impl Worker {
         let checkpoint = &mut self.checkpoint;
         if checkpoint.pod != *desired.pod || checkpoint.references() != *desired.references {
             checkpoint.pod = (*desired.pod).clone();
+            let policies = self.surroundings.machine.policies();
+            policies.change(|model| model.local_pod_changed(&self.uid, &checkpoint.pod));
             checkpoint.refer_to((*desired.references).clone());
             checkpoint.history.inputs_changed();
         }

@@ -22,7 +22,6 @@ const COLUMNS: &[Column] = &[
 pub(crate) fn kind() -> Kind {
     Builder::<NetworkPolicy>::namespaced("networkpolicy")
         .short_names(&["netpol"])
-        .caveat("this version of Flotilla keeps NetworkPolicies but does not enforce them: all traffic is let through")
         .columns(COLUMNS, cells)
         .defaults(set_defaults)
         .generation(|policy| &policy.spec)

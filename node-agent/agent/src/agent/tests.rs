@@ -1,5 +1,6 @@
 //! The agent against a server that speaks real gRPC and a machine without containers.
 
+mod policies;
 mod tending;
 mod volumes;
 

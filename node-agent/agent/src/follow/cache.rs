@@ -92,6 +92,12 @@ impl Cache {
         self.objects.values().filter_map(json).collect()
     }
 
+    /// Forgets what an earlier agent knew.
+    pub(super) fn begin_anew(&mut self) {
+        let begun = self.begin();
+        self.note(begun);
+    }
+
     /// Everything up to here is known.
     pub(super) fn revision(&self) -> u64 {
         self.revision

@@ -1,5 +1,7 @@
 //! Following against servers that speak real gRPC.
 
+mod gate;
+
 use std::collections::BTreeSet;
 
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
@@ -176,9 +178,13 @@ struct Agent {
 
 impl Agent {
     fn start(folder: &std::path::Path, addresses: &[&str]) -> Self {
+        Self::start_when(folder, addresses, None)
+    }
+
+    fn start_when(folder: &std::path::Path, addresses: &[&str], gate: Option<watch::Receiver<bool>>) -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         let mut follow = Follow::new(folder.to_owned());
-        follow.on::<Service>(move |change| {
+        let handler = move |change: &Change<Service>| {
             let word = match change {
                 Change::Applied(service) => {
                     let meta = &service.metadata;
@@ -193,8 +199,17 @@ impl Agent {
             };
             // The test may have heard enough.
             let _ = tell.send(word);
-        });
-        let mirror = follow.mirror(|service: &Arc<Service>| service.metadata.name.clone());
+        };
+        let mirror = match gate {
+            Some(gate) => {
+                follow.on_when::<Service>(gate, handler);
+                Mirror::default()
+            }
+            None => {
+                follow.on::<Service>(handler);
+                follow.mirror(|service: &Arc<Service>| service.metadata.name.clone())
+            }
+        };
         follow.restore();
         let known: BTreeSet<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
         let (known_tx, known) = watch::channel(known);

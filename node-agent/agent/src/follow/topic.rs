@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use flotilla_proto::node::follow_event::Kind;
 use flotilla_report::report;
+use tokio::sync::watch;
 
 use super::cache::{Cache, Place};
 use super::{Change, Followed};
@@ -22,6 +23,8 @@ pub(super) trait AnyTopic: Send + Sync {
     fn revision(&self) -> u64;
     fn restore(&mut self);
     fn take(&mut self, event: Kind);
+    /// Whether it is of any use to follow this; none: always.
+    fn gate(&self) -> Option<watch::Receiver<bool>>;
     /// The stream broke: a list that was under way counts for nothing.
     fn interrupted(&mut self);
 }
@@ -32,6 +35,7 @@ pub(super) struct Topic<T> {
     cache: Cache,
     /// Objects that a list that is under way has not named yet.
     unlisted: Option<HashSet<Place>>,
+    gate: Option<watch::Receiver<bool>>,
 }
 
 impl<T: Followed> Topic<T> {
@@ -44,7 +48,13 @@ impl<T: Followed> Topic<T> {
             handlers: Vec::new(),
             cache: Cache::new(folder.join(name)),
             unlisted: None,
+            gate: None,
         }
+    }
+
+    /// Follows nothing before the gate opens.
+    pub(super) fn wait_for(&mut self, gate: Option<watch::Receiver<bool>>) {
+        self.gate = gate;
     }
 
     pub(super) fn add(&mut self, handler: impl FnMut(&Change<T>) + Send + Sync + 'static) {
@@ -123,7 +133,15 @@ impl<T: Followed> AnyTopic for Topic<T> {
         self.cache.revision()
     }
 
+    fn gate(&self) -> Option<watch::Receiver<bool>> {
+        self.gate.clone()
+    }
+
     fn restore(&mut self) {
+        // Nobody follows it, so what is on disk may be anything's age.
+        if self.gate.as_ref().is_some_and(|gate| !*gate.borrow()) {
+            return self.cache.begin_anew();
+        }
         for json in self.cache.open() {
             if let Some((_, _, object)) = decode::<T>(&json) {
                 self.tell(&Change::Applied(Arc::new(object)));

@@ -1,7 +1,7 @@
 //! A machine without containers, for tests: records what it is asked to do, and ends processes when told to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use flotilla_images::{
 };
 use flotilla_lifecycle::References;
 use flotilla_network::{NetworkError, NodeConfig, Route, Traffic};
+use flotilla_policies::AdmitError;
 use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError, Mount,
     RemoveContainerError, Resources, SandboxSpec, ShimError, StartContainerError, Started, Usage,
@@ -40,6 +41,7 @@ pub(crate) const NO_COMMAND: &str = "/missing";
 pub(crate) struct FakeMachine {
     state: Mutex<State>,
     changes: watch::Sender<u64>,
+    policies: flotilla_policies::SharedModel,
 }
 
 #[derive(Default)]
@@ -50,6 +52,8 @@ struct State {
     deaf: BTreeSet<String>,
     codes: BTreeMap<String, i32>,
     memory: BTreeMap<String, u64>,
+    /// Policies are not known.
+    is_ignorant: bool,
 }
 
 impl FakeMachine {
@@ -114,6 +118,11 @@ impl FakeMachine {
     /// The exit code of a command from now on.
     pub(crate) fn command_ends_with(&self, program: &str, code: i32) {
         self.lock().codes.insert(program.to_owned(), code);
+    }
+
+    /// Whether network policies are known.
+    pub(crate) fn knows_policies(&self, is_so: bool) {
+        self.lock().is_ignorant = !is_so;
     }
 
     /// The machine restarts: every sandbox is gone.
@@ -425,6 +434,22 @@ impl Machine for FakeMachine {
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
         self.note(format!("routes {}", routes.len()));
         Ok(())
+    }
+
+    fn policies(&self) -> flotilla_policies::SharedModel {
+        self.policies.clone()
+    }
+
+    async fn admit(&self, uid: &str, _: &Pod, _: Ipv4Addr) -> Result<(), AdmitError> {
+        if self.lock().is_ignorant {
+            self.note(format!("refuse {uid}"));
+            return Err(AdmitError::Unknown);
+        }
+        Ok(())
+    }
+
+    async fn enforce(&self, shutdown: tokio_util::sync::CancellationToken) {
+        shutdown.cancelled().await;
     }
 
     async fn serve(

@@ -14,6 +14,7 @@ use super::Worker;
 use super::images::{Found, Missing};
 use super::security;
 use super::volumes::Outfit;
+use crate::policies::own_address;
 
 const SIGKILL: i32 = 9;
 
@@ -56,17 +57,24 @@ impl Worker {
             }
             Step::SetUpVolumes => Some(Outcome::Volumes(self.set_up_volumes().await)),
             Step::MakeSandbox => {
-                let made = match self.sandbox_spec() {
-                    Ok(spec) => {
-                        let made = self.surroundings.machine.make_sandbox(spec).await;
-                        made.map_err(|error| report(&error))
-                    }
-                    Err(why) => Err(why),
-                };
+                let made = self.make_sandbox().await;
                 Some(Outcome::Sandbox(made))
             }
             _ => None,
         }
+    }
+
+    /// A sandbox is of use once the kernel knows what the pod may send and receive: nothing runs in it before.
+    async fn make_sandbox(&self) -> Result<Vec<IpAddr>, String> {
+        let machine = &self.surroundings.machine;
+        let made = machine.make_sandbox(self.sandbox_spec()?).await;
+        let addresses = made.map_err(|error| report(&error))?;
+        let pod = &self.checkpoint.pod;
+        if let Some(address) = own_address(pod, &addresses) {
+            let admitted = machine.admit(&self.uid, pod, address).await;
+            admitted.map_err(|error| report(&error))?;
+        }
+        Ok(addresses)
     }
 
     fn sandbox_spec(&self) -> Result<SandboxSpec, String> {
