@@ -82,6 +82,8 @@ pub struct PodStats {
     pub network: Option<Network>,
     #[serde(rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeStats>,
+    #[serde(rename = "ephemeral-storage", skip_serializing_if = "Option::is_none")]
+    pub ephemeral_storage: Option<Filesystem>,
     #[serde(rename = "process_stats", skip_serializing_if = "Option::is_none")]
     pub processes: Option<Processes>,
 }
@@ -105,6 +107,10 @@ pub struct ContainerStats {
     pub cpu: Option<Cpu>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rootfs: Option<Filesystem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Filesystem>,
 }
 
 /// Use of the processor. The rate needs two measurements, so it may be missing.

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::checkpoint::Checkpoints;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
+use crate::disk_use::{DiskUses, Folders};
 use crate::disks::Disks;
 use crate::follow::{Follow, Servers};
 use crate::gauges::{Gauges, HostGauges};
@@ -38,7 +39,7 @@ use crate::outbox::Outbox;
 use crate::peers::ClusterPeers;
 use crate::pods::Pods;
 use crate::policies;
-use crate::pressure::PressureWatch;
+use crate::pressure::{LimitWatch, PressureWatch};
 use crate::services::{self, Serving};
 use crate::session::{self, Conversations};
 use crate::stats::Sampler;
@@ -211,6 +212,8 @@ pub(crate) struct Assembly {
     disks: Arc<Disks>,
     workers_shutdown: CancellationToken,
     gauges: Arc<dyn Gauges>,
+    /// What pods have on disk.
+    disk_uses: Arc<DiskUses>,
     /// Until it runs.
     pressure: Option<PressureWatch>,
 }
@@ -222,13 +225,7 @@ impl Assembly {
         tracker: TaskTracker,
     ) -> Result<Self, RunAgentError> {
         let data = |name: &str| options.data_dir.join(name);
-        let host = Host::detect(
-            &options.name,
-            options.node_address,
-            &options.labels,
-            &options.data_dir,
-            &options.reserve,
-        );
+        let host = detect(options);
         limit_pods(&*machine, &options.reserve, &host.capacity);
         let (pressures, pressures_rx) = watch::channel(Pressures::default());
         let cluster = Arc::new(Cluster::new(data("cluster.json")));
@@ -265,6 +262,9 @@ impl Assembly {
             workers_shutdown.clone(),
         ));
         let gauges = Arc::new(HostGauges::new(options.data_dir.clone(), data("images")));
+        let machine = surroundings.machine.clone();
+        let folders = Folders::below(&options.data_dir);
+        let disk_uses = Arc::new(DiskUses::new(machine, folders, workers_shutdown.clone()));
         let pressure = PressureWatch {
             gauges: gauges.clone(),
             machine: surroundings.machine.clone(),
@@ -273,10 +273,11 @@ impl Assembly {
             thresholds: options.reserve.eviction_hard.clone(),
             transition: options.pressure_transition,
             pressures,
-            places: vec![data("runtime"), data("pods"), data("etc"), data("volumes")],
+            disks: disk_uses.clone(),
         };
         Ok(Self {
             gauges,
+            disk_uses,
             pressure: Some(pressure),
             directory: Arc::new(Directory::open(data("servers.json"), &options.servers)),
             host,
@@ -387,12 +388,19 @@ impl Assembly {
         if let Some(pressure) = self.pressure.take() {
             self.tracker.spawn(pressure.run(shutdown.child_token()));
         }
+        let limits = LimitWatch {
+            pods: self.pods.clone(),
+            outbox: self.surroundings.outbox.clone(),
+            disks: self.disk_uses.clone(),
+        };
+        self.tracker.spawn(limits.run(shutdown.child_token()));
         let (newest, stats) = watch::channel(bytes::Bytes::new());
         let sampler = Sampler {
             node_name: self.host.name.clone(),
             gauges: self.gauges.clone(),
             machine: self.surroundings.machine.clone(),
             pods: self.pods.clone(),
+            disks: self.disk_uses.clone(),
             newest,
         };
         self.tracker.spawn(sampler.run(shutdown.child_token()));
@@ -410,6 +418,16 @@ impl Assembly {
             tracing::warn!(tasks = self.tracker.len(), "some tasks did not end in time");
         }
     }
+}
+
+fn detect(options: &Options) -> Host {
+    Host::detect(
+        &options.name,
+        options.node_address,
+        &options.labels,
+        &options.data_dir,
+        &options.reserve,
+    )
 }
 
 /// Keeps all pods together within what is not reserved. A kernel that cannot do that leaves it to the evictions.

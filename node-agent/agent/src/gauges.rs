@@ -124,7 +124,8 @@ impl Gauges for HostGauges {
     }
 }
 
-fn disk(folder: &Path) -> Option<Disk> {
+/// The file system on which a folder is.
+pub(crate) fn disk(folder: &Path) -> Option<Disk> {
     let found = rustix::fs::statvfs(folder).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
     Some(Disk {

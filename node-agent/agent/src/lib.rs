@@ -8,6 +8,7 @@ mod checkpoint;
 mod checks;
 mod cluster;
 mod directory;
+mod disk_use;
 mod disks;
 mod follow;
 mod gauges;

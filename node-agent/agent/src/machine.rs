@@ -30,7 +30,7 @@ use flotilla_runtime::{
     Runtime, SandboxSpec, ShimError, StartContainerError, Started, UpdateResourcesError,
 };
 use flotilla_services::SharedModel;
-use flotilla_volumes::{DiskError, MountError, SetUpError, TearDownError, TokenWanted, Volumes};
+use flotilla_volumes::{DiskError, MountError, SetUpError, TearDownError, TokenWanted, VolumePlace, Volumes};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -174,6 +174,8 @@ pub(crate) trait Machine: Send + Sync + 'static {
         env: &[(String, String)],
     ) -> Result<Vec<Mount>, MountError>;
     async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError>;
+    /// Where what the pod's volumes hold can be counted.
+    fn measurable_volumes(&self, pod: &Pod, references: &References) -> Vec<VolumePlace>;
     /// How much the disk of a persistent volume holds; nothing when it is not here.
     fn disk_bytes(&self, name: &str) -> Option<u64>;
     async fn grow_disk(&self, name: &str, bytes: u64) -> Result<(), ChangeDiskError>;
@@ -369,6 +371,10 @@ impl Machine for LocalMachine {
 
     async fn remove_volumes(&self, uid: &str) -> Result<(), RemoveVolumesError> {
         volumes::remove(self, uid).await
+    }
+
+    fn measurable_volumes(&self, pod: &Pod, references: &References) -> Vec<VolumePlace> {
+        self.volumes.measurable(pod, references)
     }
 
     fn disk_bytes(&self, name: &str) -> Option<u64> {

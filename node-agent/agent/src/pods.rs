@@ -238,6 +238,13 @@ impl Pods {
         Some(self.lock().workers.get(uid)?.view.clone())
     }
 
+    /// What a pod refers to.
+    pub(crate) fn references(&self, uid: &str) -> Option<Arc<References>> {
+        let inner = self.lock();
+        let references = inner.workers.get(uid)?.desired.borrow().references.clone();
+        Some(references)
+    }
+
     /// The state of all pods.
     pub(crate) fn views(&self) -> Vec<PodView> {
         let inner = self.lock();

@@ -3,10 +3,9 @@
 //! Decisions are [`flotilla_lifecycle::pressure`]'s. *Guarantees*: at most one pod is on its way out at a time, and on
 //! a full disk images that nobody uses go before pods do.
 
-mod disk;
+mod limits;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +14,19 @@ use flotilla_lifecycle::pressure::{
 };
 use flotilla_lifecycle::{Ended, Notice};
 use flotilla_report::report;
+use flotilla_volumes::DiskUsage;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::disk_use::{DiskUses, PodDisk};
 use crate::gauges::Gauges;
 use crate::machine::Machine;
 use crate::outbox::Outbox;
 use crate::pods::{PodView, Pods};
+pub(crate) use limits::LimitWatch;
 
 /// Between two looks. Kubelet looks every ten seconds and is woken by the kernel when memory is short; a look costs
 /// some microseconds.
@@ -44,8 +47,8 @@ pub(crate) struct PressureWatch {
     pub(crate) transition: Duration,
     /// What holds now.
     pub(crate) pressures: watch::Sender<Pressures>,
-    /// Folders in which pods leave files, each with one folder by uid or log name.
-    pub(crate) places: Vec<PathBuf>,
+    /// What pods have on disk.
+    pub(crate) disks: Arc<DiskUses>,
 }
 
 /// What is remembered from look to look.
@@ -154,18 +157,7 @@ impl PressureWatch {
         let Some((index, message)) = choose(met, &contestants) else {
             return;
         };
-        let pod = &views[index].pod;
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        tracing::warn!(pod = %flotilla_lifecycle::pod_label(pod), reason = message, "evicting a pod");
-        self.outbox
-            .event(pod, Notice::of_pod(true, "Evicted", message.clone()));
-        let ended = Ended {
-            reason: "Evicted".to_owned(),
-            message,
-            grace_seconds: GRACE_SECONDS,
-            is_disruption: true,
-        };
-        self.pods.end(&uid, ended);
+        let uid = evict(&self.pods, &self.outbox, &views[index].pod, message, true);
         memory.leaving = Some((uid, Instant::now()));
     }
 
@@ -182,18 +174,48 @@ impl PressureWatch {
             .into_iter()
             .map(|container| (container.id, container.name))
             .collect();
-        let containers = usage
+        let mut containers: BTreeMap<String, Use> = usage
             .containers
             .iter()
             .filter_map(|(id, usage)| Some((names.get(id)?.clone(), of(usage))))
             .collect();
         if is_disk {
-            let (places, label) = (self.places.clone(), disk::names(&view.pod));
-            let walked = tokio::task::spawn_blocking(move || disk::use_of(&places, &label)).await;
-            (whole.disk, whole.inodes) = walked.unwrap_or_default();
+            let filled = self.disk_of(view).await;
+            (whole.disk, whole.inodes) = pair(filled.whole());
+            for (name, used) in &mut containers {
+                (used.disk, used.inodes) = pair(filled.container(name));
+            }
         }
         (whole, containers)
     }
+
+    async fn disk_of(&self, view: &PodView) -> Arc<PodDisk> {
+        let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
+        let references = self.pods.references(uid).unwrap_or_default();
+        let (pod, disks) = (view.pod.clone(), self.disks.clone());
+        let counted = tokio::task::spawn_blocking(move || disks.of(&pod, &references, PERIOD)).await;
+        counted.unwrap_or_default()
+    }
+}
+
+/// Ends a pod and tells why; returns its uid.
+fn evict(pods: &Pods, outbox: &Outbox, pod: &Pod, message: String, is_disruption: bool) -> String {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    tracing::warn!(pod = %flotilla_lifecycle::pod_label(pod), reason = message, "evicting a pod");
+    outbox.event(pod, Notice::of_pod(true, "Evicted", message.clone()));
+    let ended = Ended {
+        reason: "Evicted".to_owned(),
+        message,
+        grace_seconds: GRACE_SECONDS,
+        is_disruption,
+    };
+    pods.end(&uid, ended);
+    uid
+}
+
+fn pair(usage: DiskUsage) -> (i64, i64) {
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    (whole(usage.bytes), whole(usage.inodes))
 }
 
 fn of(usage: &flotilla_runtime::Usage) -> Use {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::disk_use::DiskUses;
 use crate::gauges::Gauges;
 use crate::machine::Machine;
 use crate::pods::Pods;
@@ -23,6 +24,8 @@ use summary::{Measured, Part, Rates};
 const PERIOD: Duration = Duration::from_secs(10);
 /// A rate needs two measurements; a node that has just started need not wait a whole period for its first.
 const FIRST_PERIOD: Duration = Duration::from_secs(2);
+/// How old what pods have on disk may be; kubelet counts as often.
+const DISK_AGE: Duration = Duration::from_secs(60);
 
 /// Measures until shutdown.
 pub(crate) struct Sampler {
@@ -30,6 +33,8 @@ pub(crate) struct Sampler {
     pub(crate) gauges: Arc<dyn Gauges>,
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) pods: Arc<Pods>,
+    /// What pods have on disk.
+    pub(crate) disks: Arc<DiskUses>,
     /// The newest summary as JSON.
     pub(crate) newest: watch::Sender<Bytes>,
 }
@@ -74,7 +79,7 @@ impl Sampler {
 
     fn measure(&self) -> Vec<Measured> {
         let traffic = self.machine.traffic();
-        let mut measured = Vec::new();
+        let mut measured: Vec<Measured> = Vec::new();
         for view in self.pods.views() {
             let uid = view.pod.metadata.uid.clone().unwrap_or_default();
             let Some(usage) = self.machine.usage(&uid) else {
@@ -90,7 +95,9 @@ impl Sampler {
                     usage: *usage,
                 })
             };
+            let references = self.pods.references(&uid).unwrap_or_default();
             measured.push(Measured {
+                disk: self.disks.of(&view.pod, &references, DISK_AGE),
                 namespace: view.pod.metadata.namespace.clone().unwrap_or_default(),
                 name: view.pod.metadata.name.clone().unwrap_or_default(),
                 started_at: view.history.started_at,
@@ -100,6 +107,7 @@ impl Sampler {
                 uid,
             });
         }
+        self.disks.retain(|uid| measured.iter().any(|pod| pod.uid == uid));
         measured
     }
 }

@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use self::resizing::Claims;
 use self::tending::{Report, Tending};
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::disk_use::log_folder;
 use crate::follow::Mirror;
 use crate::gone::GoneLogs;
 use crate::machine::Machine;
@@ -92,14 +93,7 @@ impl Surroundings {
 
     /// The folder of a pod's logs.
     pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
-        let meta = &pod.metadata;
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        self.logs_dir.join(format!(
-            "{}_{}_{}",
-            part(&meta.namespace),
-            part(&meta.name),
-            part(&meta.uid)
-        ))
+        self.logs_dir.join(log_folder(pod))
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Ended {
     pub message: String,
     /// How long its containers may take to stop.
     pub grace_seconds: i64,
-    /// Whether the pod ran, so that its end is a disruption.
+    /// Whether the pod ran and is ended for the node's sake: its end is a disruption, and no fault of its own.
     pub is_disruption: bool,
 }
 

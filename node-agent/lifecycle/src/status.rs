@@ -16,7 +16,8 @@ pub(crate) fn status(view: &View<'_>, verdict: Option<&Verdict>) -> PodStatus {
     if view.history.sandboxes == 0 && matches!(view.previous.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return view.previous.clone();
     }
-    if let Some(ended) = view.history.ended.as_ref().filter(|ended| !ended.is_disruption) {
+    let never_ran = |ended: &&Ended| !ended.is_disruption && view.history.sandboxes == 0;
+    if let Some(ended) = view.history.ended.as_ref().filter(never_ran) {
         return rejected(view, ended);
     }
     let ending = is_ending(view, verdict);
@@ -129,7 +130,7 @@ fn phase(view: &View<'_>, mains: &[ContainerStatus], initialized: bool) -> &'sta
 mod tests {
     use crate::{Ended, History, Plan, Run, Sandbox, StartedWith, View, plan};
     use jiff::Timestamp;
-    use k8s_openapi::api::core::v1::{Pod, PodStatus};
+    use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -176,6 +177,17 @@ mod tests {
         });
         let first = planned(&history, &PodStatus::default(), 10);
         assert_eq!(first.status.phase.as_deref(), Some("Failed"));
+        history.ended = Some(ended(false));
+        let own_fault = planned(&history, &PodStatus::default(), 10).status;
+        assert_eq!(own_fault.reason.as_deref(), Some("Evicted"));
+        assert!(own_fault.container_statuses.is_some());
+        let is_disruption = |conditions: &[PodCondition]| {
+            conditions
+                .iter()
+                .any(|condition| condition.type_ == "DisruptionTarget")
+        };
+        assert!(!is_disruption(&own_fault.conditions.unwrap()));
+        history.ended = Some(ended(true));
         assert_eq!(first.status.reason.as_deref(), Some("Evicted"));
         let conditions = first.status.conditions.clone().unwrap();
         let disruption: Vec<&str> = conditions

@@ -14,12 +14,16 @@ mod mounting;
 mod mounts;
 mod ownership;
 mod persistent;
+mod places;
 mod plan;
+mod usage;
 mod volumes;
 
 pub use content::{TokenWanted, Tokens, tokens_wanted};
 pub use disk::DiskError;
 pub use mounts::MountError;
 pub use persistent::{Disk, Duty, disk, duty};
+pub use places::{PlaceKind, VolumePlace};
 pub use plan::images_wanted;
+pub use usage::{DiskUsage, disk_usage};
 pub use volumes::{OpenVolumesError, Options, Order, SetUpError, TearDownError, Volumes};

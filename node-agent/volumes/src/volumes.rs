@@ -22,6 +22,7 @@ use crate::disk::{DiskError, Disks, mount_share};
 use crate::mounting::{is_mounted, make_private, mount_new, unmount};
 use crate::mounts::{self, MountError};
 use crate::ownership::Ownership;
+use crate::places::{self, VolumePlace};
 use crate::plan::{Source, plan};
 use crate::{atomic, empty_dir, host_path, image, persistent};
 
@@ -156,6 +157,14 @@ impl Volumes {
             let places = places.as_ref()?;
             of_claim(pod, references, volume).or_else(|| places.of(volume))
         })
+    }
+
+    /// Where what the pod's volumes hold can be counted.
+    pub fn measurable(&self, pod: &Pod, references: &References) -> Vec<VolumePlace> {
+        let Some(own) = self.places(pod) else {
+            return Vec::new();
+        };
+        places::places(pod, references, |volume| Some(own.of(volume)?.0))
     }
 
     /// The tokens that the pod's volumes show now.

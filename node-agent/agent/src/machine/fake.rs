@@ -18,7 +18,7 @@ use flotilla_runtime::{
     AttachSpec, ContainerSpec, ContainerState, Exec, ExecError, ExecSpec, Exit, KillContainerError, Mount,
     RemoveContainerError, Resources, SandboxSpec, ShimError, StartContainerError, Started, Usage,
 };
-use flotilla_volumes::{MountError, SetUpError, TokenWanted};
+use flotilla_volumes::{MountError, SetUpError, TokenWanted, VolumePlace};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::net::TcpStream;
@@ -54,6 +54,7 @@ struct State {
     memory: BTreeMap<String, u64>,
     /// Policies are not known.
     is_ignorant: bool,
+    places: Vec<VolumePlace>,
 }
 
 impl FakeMachine {
@@ -108,6 +109,11 @@ impl FakeMachine {
     /// The pod uses so much memory.
     pub(crate) fn fill_memory(&self, uid: &str, bytes: u64) {
         self.lock().memory.insert(uid.to_owned(), bytes);
+    }
+
+    /// Every pod has these volumes.
+    pub(crate) fn show_volumes(&self, places: Vec<VolumePlace>) {
+        self.lock().places = places;
     }
 
     /// The container ignores signals but SIGKILL.
@@ -249,6 +255,10 @@ impl Machine for FakeMachine {
             ..Mount::default()
         });
         Ok(mounts.collect())
+    }
+
+    fn measurable_volumes(&self, _: &Pod, _: &References) -> Vec<VolumePlace> {
+        self.lock().places.clone()
     }
 
     fn disk_bytes(&self, _: &str) -> Option<u64> {

@@ -4,11 +4,12 @@ use std::sync::Mutex;
 
 use flotilla_lifecycle::pressure::Thresholds;
 use flotilla_proto::node::{AgentMessage, PodAssignment, agent_message::Kind};
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::checkpoint::Checkpoints;
+use crate::disk_use::Folders;
 use crate::gauges::{Disk, Memory as HostMemory, Reading};
 use crate::machine::fake::{FakeMachine, IMAGE};
 use crate::worker::Surroundings;
@@ -45,12 +46,13 @@ impl Dial {
 }
 
 struct Bench {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     dial: Arc<Dial>,
     machine: Arc<FakeMachine>,
     pods: Arc<Pods>,
     outbox: Arc<Outbox>,
     watch: PressureWatch,
+    limits: LimitWatch,
     memory: Memory,
     statuses: BTreeMap<String, PodStatus>,
     events: Vec<String>,
@@ -91,6 +93,13 @@ impl Bench {
             TaskTracker::new(),
             CancellationToken::new(),
         ));
+        let folders = Folders::below(folder.path());
+        let disks = Arc::new(DiskUses::new(machine.clone(), folders, CancellationToken::new()));
+        let limits = LimitWatch {
+            pods: pods.clone(),
+            outbox: outbox.clone(),
+            disks: disks.clone(),
+        };
         let watch = PressureWatch {
             gauges: dial.clone(),
             machine: machine.clone(),
@@ -99,17 +108,18 @@ impl Bench {
             thresholds: Thresholds::default(),
             transition: Duration::from_secs(300),
             pressures,
-            places: Vec::new(),
+            disks,
         };
         pods.begin_sync(SESSION, 1);
         assert!(pods.end_sync(SESSION));
         Bench {
-            _folder: folder,
+            folder,
             dial,
             machine,
             pods,
             outbox,
             watch,
+            limits,
             memory: Memory::default(),
             statuses: BTreeMap::new(),
             events: Vec::new(),
@@ -117,10 +127,15 @@ impl Bench {
     }
 
     fn assign(&self, name: &str, priority: i32, requests: &str) {
+        let container = format!(r#""resources":{{"requests":{requests}}}"#);
+        self.assign_with(name, priority, &container);
+    }
+
+    fn assign_with(&self, name: &str, priority: i32, container: &str) {
         let pod = format!(
             r#"{{"metadata":{{"name":"{name}","namespace":"default","uid":"uid-{name}"}},
                 "spec":{{"priority":{priority},"containers":[
-                    {{"name":"web","image":"{IMAGE}","resources":{{"requests":{requests}}}}}]}}}}"#
+                    {{"name":"web","image":"{IMAGE}",{container}}}]}}}}"#
         );
         let assignment = PodAssignment {
             pod_json: pod.into(),
@@ -255,4 +270,51 @@ async fn a_pod_that_does_not_fit_or_comes_at_a_bad_time_is_refused() {
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     bench.assign("critical", 2_000_000_000, "{}");
     bench.running("critical").await;
+}
+
+#[tokio::test]
+async fn a_pod_that_fills_more_than_it_may_is_evicted_for_its_own_fault() {
+    let mut bench = Bench::new().await;
+    bench.assign_with(
+        "modest",
+        0,
+        r#""resources":{"limits":{"ephemeral-storage":"1Mi"}}"#,
+    );
+    bench.assign_with(
+        "greedy",
+        0,
+        r#""resources":{"limits":{"ephemeral-storage":"1Mi"}}"#,
+    );
+    bench.running("modest").await;
+    bench.running("greedy").await;
+    let fill = |name: &str, kibibytes: usize| {
+        let layer = bench
+            .folder
+            .path()
+            .join(format!("runtime/uid-{name}/web-0/upper"));
+        std::fs::create_dir_all(&layer).unwrap();
+        std::fs::write(layer.join("file"), vec![1; kibibytes << 10]).unwrap();
+    };
+    fill("modest", 900);
+    fill("greedy", 1100);
+    bench.limits.look().await;
+    let status = bench.until("greedy", failed).await;
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(
+        status.message.as_deref(),
+        Some("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ")
+    );
+    let is_disruption = |condition: &PodCondition| condition.type_ == "DisruptionTarget";
+    assert!(!status.conditions.unwrap().iter().any(is_disruption));
+    bench
+        .machine
+        .until(|log| log.iter().any(|line| line == "remove uid-greedy"))
+        .await;
+    assert!(
+        bench.events.contains(&"greedy Evicted".to_owned()),
+        "{:?}",
+        bench.events
+    );
+    bench.limits.look().await;
+    assert_eq!(bench.statuses["modest"].phase.as_deref(), Some("Running"));
 }

@@ -3,17 +3,20 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_api::summary::{
-    ContainerStats, Cpu, Filesystem, Memory, Network, NodeStats, PodReference, PodStats, Processes, Rlimit,
-    Runtime, Summary,
+    ClaimReference, ContainerStats, Cpu, Filesystem, Memory, Network, NodeStats, PodReference, PodStats,
+    Processes, Rlimit, Runtime, Summary, VolumeStats,
 };
 use flotilla_network::Traffic;
 use flotilla_runtime::Usage;
+use flotilla_volumes::DiskUsage;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::disk_use::{PodDisk, VolumeDisk};
 use crate::gauges::{Disk, Reading};
 
 /// What was counted of one pod.
@@ -26,6 +29,7 @@ pub(super) struct Measured {
     pub(super) whole: Usage,
     pub(super) containers: Vec<Part>,
     pub(super) traffic: Option<Traffic>,
+    pub(super) disk: Arc<PodDisk>,
 }
 
 /// What was counted of one container.
@@ -82,7 +86,8 @@ pub(super) fn summary(
     rates: &mut Rates,
     now: Timestamp,
 ) -> Summary {
-    let pods = pods.iter().map(|pod| pod_stats(pod, rates, now)).collect();
+    let disk = reading.node_disk;
+    let pods = pods.iter().map(|pod| pod_stats(pod, disk, rates, now)).collect();
     let node = node_stats(node_name, reading, rates, now);
     rates.turn();
     Summary { node, pods }
@@ -125,7 +130,9 @@ fn node_stats(name: &str, reading: &Reading, rates: &mut Rates, now: Timestamp) 
     }
 }
 
-fn pod_stats(pod: &Measured, rates: &mut Rates, now: Timestamp) -> PodStats {
+fn pod_stats(pod: &Measured, disk: Option<Disk>, rates: &mut Rates, now: Timestamp) -> PodStats {
+    let part = |usage: DiskUsage| disk.map(|disk| filled(disk, usage, now));
+    let of = |map: &BTreeMap<String, DiskUsage>, name: &str| map.get(name).copied().and_then(part);
     let containers = pod.containers.iter().map(|container| {
         let key = format!("{}/{}", pod.uid, container.id);
         ContainerStats {
@@ -133,6 +140,8 @@ fn pod_stats(pod: &Measured, rates: &mut Rates, now: Timestamp) -> PodStats {
             start_time: Some(stamp(container.started_at)),
             cpu: Some(cpu(key, &container.usage, Some(container.started_at), rates, now)),
             memory: Some(memory(&container.usage, now)),
+            rootfs: of(&pod.disk.layers, &container.name),
+            logs: of(&pod.disk.logs, &container.name),
         }
     });
     let containers = containers.collect();
@@ -154,10 +163,36 @@ fn pod_stats(pod: &Measured, rates: &mut Rates, now: Timestamp) -> PodStats {
             tx_bytes: traffic.sent_bytes,
             tx_errors: traffic.send_errors,
         }),
-        volumes: Vec::new(),
+        volumes: pod
+            .disk
+            .volumes
+            .iter()
+            .map(|volume| volume_stats(pod, volume, now))
+            .collect(),
+        ephemeral_storage: part(pod.disk.whole()),
         processes: Some(Processes {
             process_count: pod.whole.processes,
         }),
+    }
+}
+
+fn volume_stats(pod: &Measured, volume: &VolumeDisk, now: Timestamp) -> VolumeStats {
+    VolumeStats {
+        name: volume.place.volume.clone(),
+        pvc_ref: volume.place.claim.clone().map(|name| ClaimReference {
+            name,
+            namespace: pod.namespace.clone(),
+        }),
+        filesystem: filled(volume.disk, volume.usage, now),
+    }
+}
+
+/// A part of a file system: its size and what is free are the whole's, what is used is the part's.
+fn filled(disk: Disk, usage: DiskUsage, now: Timestamp) -> Filesystem {
+    Filesystem {
+        used_bytes: usage.bytes,
+        inodes_used: usage.inodes,
+        ..filesystem(disk, now)
     }
 }
 
@@ -255,5 +290,68 @@ mod tests {
     fn a_container_that_has_just_started_has_no_rate_yet() {
         let mut rates = Rates::default();
         assert_eq!(look(&mut rates, 0, 1, &[pod(1_000)]).1, None);
+    }
+
+    #[test]
+    fn what_is_on_disk_is_told_of_containers_volumes_and_the_pod() {
+        let used = |bytes, inodes| DiskUsage { bytes, inodes };
+        let claimed = VolumeDisk {
+            place: flotilla_volumes::VolumePlace {
+                volume: "data".to_owned(),
+                claim: Some("data-0".to_owned()),
+                path: "/data".into(),
+                kind: flotilla_volumes::PlaceKind::FileSystem,
+            },
+            disk: Disk {
+                available_bytes: 60,
+                capacity_bytes: 100,
+                free_bytes: 70,
+                inodes: 10,
+                inodes_free: 8,
+            },
+            usage: used(30, 2),
+        };
+        let mut scratch = claimed.clone();
+        scratch.place.kind = flotilla_volumes::PlaceKind::OnDisk;
+        scratch.place.claim = None;
+        scratch.usage = used(5, 1);
+        let disk = PodDisk {
+            layers: BTreeMap::from([("a".to_owned(), used(7, 3))]),
+            logs: BTreeMap::from([("a".to_owned(), used(2, 1))]),
+            files: used(1, 1),
+            volumes: vec![claimed, scratch],
+        };
+        let measured = Measured {
+            namespace: "d".to_owned(),
+            disk: Arc::new(disk),
+            ..pod(1)
+        };
+        let reading = Reading {
+            node_disk: Some(Disk {
+                capacity_bytes: 1000,
+                available_bytes: 500,
+                ..Disk::default()
+            }),
+            ..Reading::default()
+        };
+        let found = summary("n", &reading, &[measured], &mut Rates::default(), at(10));
+        let json = serde_json::to_value(&found.pods[0]).unwrap();
+        let container = &json["containers"][0];
+        assert_eq!(container["rootfs"]["usedBytes"], 7);
+        assert_eq!(container["rootfs"]["capacityBytes"], 1000);
+        assert_eq!(container["logs"]["inodesUsed"], 1);
+        assert_eq!(json["ephemeral-storage"]["usedBytes"], 15);
+        assert_eq!(json["ephemeral-storage"]["availableBytes"], 500);
+        let volume = &json["volume"][0];
+        assert_eq!(
+            volume["pvcRef"],
+            serde_json::json!({"name": "data-0", "namespace": "d"})
+        );
+        assert_eq!(
+            (&volume["usedBytes"], &volume["availableBytes"]),
+            (&30.into(), &60.into())
+        );
+        assert_eq!(json["volume"][1]["inodesUsed"], 1);
+        assert!(json["volume"][1].get("pvcRef").is_none());
     }
 }
