@@ -10,6 +10,7 @@ pub mod claims;
 pub mod decode;
 pub mod duration;
 pub mod field;
+pub mod ingresses;
 pub mod int_or_string;
 mod kind;
 mod kinds;

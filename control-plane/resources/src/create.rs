@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use flotilla_api::{Kind, Object, Reason, Status, add_default_tolerations, registry};
+use flotilla_api::{Kind, Object, Reason, Status, add_default_tolerations, ingresses, registry};
 use flotilla_store::{Key, Operation, Outcome, Require, Stored};
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
+    api::networking::v1::{Ingress, IngressClass},
     api::scheduling::v1::PriorityClass,
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -92,10 +93,25 @@ impl Resources {
             add_default_tolerations(pod, self.options.toleration_seconds);
             self.admit_priority(pod)?;
         }
+        if let Some(ingress) = object.as_any_mut().downcast_mut::<Ingress>() {
+            self.admit_ingress(ingress);
+        }
         if let Some(class) = object.as_any().downcast_ref::<PriorityClass>() {
             self.admit_priority_class(class)?;
         }
         Ok(())
+    }
+
+    /// Gives a new ingress that names no class the default one.
+    fn admit_ingress(&self, ingress: &mut Ingress) {
+        if ingresses::class_name(ingress).is_some() {
+            return;
+        }
+        let (classes, _) = self.list_typed::<IngressClass>(None);
+        let default = ingresses::default_class(classes.iter().map(|class| &**class));
+        if let (Some(default), Some(spec)) = (default, &mut ingress.spec) {
+            spec.ingress_class_name = Some(default.to_owned());
+        }
     }
 
     /// Stores the object with what it claims for itself alone; chooses anew when others were faster.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::CLASS_ANNOTATION;
 use crate::field::{FieldErrors, Path, Verbatim};
+use crate::ingresses::CLASS_ANNOTATION;
 use crate::{names, pod_spec};
 
 /// What a path may not contain, since it might mean another one.
