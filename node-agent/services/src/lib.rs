@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 
 pub use announce::{AnnounceError, Announcer};
 pub use flotilla_nftables::NetlinkError;
-pub use model::{Model, ServiceName};
+pub use model::{Model, PortName, Reached, ServiceName};
 pub use proxy::{Options, Proxy, ProxyError, SharedModel};
 
 /// The ranges that decide where a packet belongs.

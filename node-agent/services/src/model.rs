@@ -3,13 +3,14 @@
 //! Fifty thousand endpoints take a few megabytes: objects are not kept decoded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::Protocol;
+use crate::wanted::usable;
+use crate::{Backend, Protocol};
 
 /// `namespace/name` of a service.
 pub type ServiceName = Arc<str>;
@@ -80,12 +81,34 @@ pub(crate) struct Candidate {
     pub(crate) is_local: bool,
 }
 
+/// A port of a service as others name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortName<'a> {
+    /// By its number.
+    Number(u16),
+    /// By its name.
+    Name(&'a str),
+}
+
+/// Where a service is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// There is no such service, or it has no endpoints of its own.
+    NoService,
+    /// It has no such port.
+    NoPort,
+    /// At these endpoints, perhaps none.
+    At(Vec<SocketAddr>),
+}
+
 /// All services and endpoints that a node has heard of.
 #[derive(Debug)]
 pub struct Model {
     nodes: Vec<Arc<str>>,
     node_indices: HashMap<Arc<str>, NodeIndex>,
     services: HashMap<ServiceName, ServiceSpec>,
+    /// Ports of services without an address, which are nothing to program but can be reached by their endpoints.
+    headless: HashMap<ServiceName, Box<[ServicePort]>>,
     /// Those that this node has more to do for than to program: health checks and announcements.
     outward: BTreeSet<ServiceName>,
     slices: HashMap<Box<str>, Slice>,
@@ -102,6 +125,7 @@ impl Model {
             nodes: vec!["".into(), own.clone()],
             node_indices: HashMap::from([(own, THIS_NODE)]),
             services: HashMap::new(),
+            headless: HashMap::new(),
             outward: BTreeSet::new(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
@@ -113,6 +137,10 @@ impl Model {
     pub fn service(&mut self, service: &Service) {
         let meta = &service.metadata;
         let name = full_name(meta.namespace.as_deref(), meta.name.as_deref());
+        match headless_ports(service) {
+            Some(ports) => drop(self.headless.insert(self.intern(&name), ports)),
+            None => drop(self.headless.remove(&*name)),
+        }
         match spec_of(service) {
             Some(spec) if self.services.get(&*name) == Some(&spec) => {}
             Some(spec) => {
@@ -130,7 +158,30 @@ impl Model {
 
     /// A service is gone.
     pub fn service_gone(&mut self, namespace: &str, name: &str) {
-        self.forget_service(&full_name(Some(namespace), Some(name)));
+        let name = full_name(Some(namespace), Some(name));
+        self.headless.remove(&*name);
+        self.forget_service(&name);
+    }
+
+    /// Where a TCP port of a service is reached without the service's address: its ready endpoints, else those that still
+    /// answer while they are being deleted.
+    pub fn endpoints(&self, namespace: &str, service: &str, port: PortName<'_>) -> Reached {
+        let name = full_name(Some(namespace), Some(service));
+        let of_address = self.services.get(&*name).map(|spec| &spec.ports);
+        let Some(ports) = of_address.or_else(|| self.headless.get(&*name)) else {
+            return Reached::NoService;
+        };
+        let is_named = |known: &&ServicePort| match port {
+            PortName::Number(number) => known.port == number,
+            PortName::Name(name) => *known.name == *name,
+        };
+        let mut tcp = ports.iter().filter(|known| known.protocol == Protocol::Tcp);
+        let Some(port) = tcp.find(is_named) else {
+            return Reached::NoPort;
+        };
+        let backends = usable(self.candidates(&name, port).iter());
+        let address = |backend: Backend| (backend.address, backend.port).into();
+        Reached::At(backends.into_iter().map(address).collect())
     }
 
     fn forget_service(&mut self, name: &str) {
@@ -302,6 +353,14 @@ impl Model {
     }
 }
 
+/// Nothing for services that have an address, or no endpoints of their own.
+fn headless_ports(service: &Service) -> Option<Box<[ServicePort]>> {
+    let spec = service.spec.as_ref()?;
+    let is_headless =
+        spec.type_.as_deref() != Some("ExternalName") && spec.cluster_ip.as_deref() == Some("None");
+    is_headless.then(|| spec.ports.iter().flatten().filter_map(port_of).collect())
+}
+
 fn full_name(namespace: Option<&str>, name: Option<&str>) -> String {
     format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
 }
@@ -377,4 +436,58 @@ fn slice_port(port: &k8s_openapi::api::discovery::v1::EndpointPort) -> Option<Sl
         protocol: Protocol::of(port.protocol.as_deref())?,
         port: port_number(port.port?)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn model(cluster_ip: &str, conditions: &[Value]) -> Model {
+        let mut model = Model::new("here");
+        let meta = json!({"namespace": "a", "name": "web"});
+        let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+        let service = json!({"metadata": meta, "spec": {"clusterIP": cluster_ip, "ports": ports}});
+        model.service(&serde_json::from_value(service).unwrap());
+        let endpoint = |(index, conditions): (usize, &Value)| json!({"addresses": [format!("10.42.0.{index}")], "conditions": conditions});
+        let endpoints: Vec<Value> = conditions.iter().enumerate().map(endpoint).collect();
+        let meta = json!({"namespace": "a", "name": "web-1", "labels": {SERVICE_LABEL: "web"}});
+        let slice = json!({
+            "metadata": meta, "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
+        });
+        model.slice(&serde_json::from_value(slice).unwrap());
+        model
+    }
+
+    #[test]
+    fn a_service_is_reached_at_its_ready_endpoints_by_number_and_name() {
+        let (ready, unready) = (json!({"ready": true}), json!({"ready": false}));
+        let at = |address: &str| Reached::At(vec![address.parse().unwrap()]);
+        for cluster_ip in ["10.43.0.9", "None"] {
+            let model = model(cluster_ip, &[unready.clone(), ready.clone()]);
+            let ask = |name: &str, port| model.endpoints("a", name, port);
+            assert_eq!(ask("web", PortName::Number(80)), at("10.42.0.1:8080"));
+            assert_eq!(ask("web", PortName::Name("http")), at("10.42.0.1:8080"));
+            assert_eq!(ask("web", PortName::Name("dns")), Reached::NoPort);
+            assert_eq!(ask("web", PortName::Number(8080)), Reached::NoPort);
+            assert_eq!(ask("other", PortName::Number(80)), Reached::NoService);
+        }
+        let leaving = json!({"ready": false, "serving": true, "terminating": true});
+        let model = model("None", &[unready, leaving]);
+        assert_eq!(
+            model.endpoints("a", "web", PortName::Number(80)),
+            at("10.42.0.1:8080")
+        );
+    }
+
+    #[test]
+    fn a_headless_service_that_is_gone_is_not_reached() {
+        let mut model = model("None", &[]);
+        model.service_gone("a", "web");
+        assert_eq!(
+            model.endpoints("a", "web", PortName::Number(80)),
+            Reached::NoService
+        );
+    }
 }

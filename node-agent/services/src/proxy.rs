@@ -16,7 +16,7 @@ use crate::announce;
 use crate::conntrack;
 use crate::health::{Health, HealthChecks};
 use crate::kernel::Kernel;
-use crate::model::{Model, ServiceName};
+use crate::model::{Model, PortName, Reached, ServiceName};
 use crate::program::{Program, StaleFlow, Update};
 use crate::wanted::wanted;
 use flotilla_nftables::{Netlink, NetlinkError};
@@ -105,6 +105,18 @@ impl SharedModel {
         if self.nodes().known.remove(name).is_some() {
             self.inner.changed.notify_one();
         }
+    }
+
+    /// Where a port of a service is reached, as [`Model::endpoints`] says.
+    pub fn endpoints(&self, namespace: &str, service: &str, port: PortName<'_>) -> Reached {
+        self.model().endpoints(namespace, service, port)
+    }
+
+    /// Waits until all services and all endpoints have been told once.
+    pub async fn synced(&self) {
+        let mut synced = self.inner.synced.subscribe();
+        // The sender lives as long as this model.
+        let _ = synced.wait_for(|synced| synced.0 && synced.1).await;
     }
 
     /// All nodes have been told.

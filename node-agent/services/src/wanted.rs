@@ -152,7 +152,7 @@ impl Port<'_> {
 }
 
 /// Those that are ready; if there are none, those that still answer while they are being deleted.
-fn usable<'a>(candidates: impl Iterator<Item = &'a Candidate> + Clone) -> Vec<Backend> {
+pub(crate) fn usable<'a>(candidates: impl Iterator<Item = &'a Candidate> + Clone) -> Vec<Backend> {
     let backend = |candidate: &Candidate| Backend {
         address: candidate.address,
         port: candidate.port,
