@@ -222,6 +222,7 @@ fn nodes_and_client_verbs_never_see_the_store() {
         "flotilla-nftables",
         "flotilla-policies",
         "flotilla-services",
+        "flotilla-ingress",
         "flotilla-local",
         "flotilla",
     ];
