@@ -1,5 +1,6 @@
 //! `flotilla agent`: a node.
 
+mod ingress;
 mod network;
 mod reserve;
 
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use self::ingress::IngressArgs;
 use self::network::NetworkArgs;
 use self::reserve::ReserveArgs;
 use crate::daemon;
@@ -39,6 +41,8 @@ pub(crate) struct NodeArgs {
     bridge: String,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    ingress: IngressArgs,
     #[command(flatten)]
     reserve: ReserveArgs,
     /// A label of the node; may be repeated.
@@ -120,6 +124,7 @@ impl NodeArgs {
             cgroup_parent: self.cgroup_parent.clone(),
             bridge: self.bridge.clone(),
             network: self.network.options(),
+            ingress: self.ingress.options(),
             reserve: self.reserve.reserve(),
             pressure_transition: self.reserve.transition()?,
             labels: self

@@ -1,5 +1,7 @@
 //! Options → wiring → run → drain.
 
+mod node_watch;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_images::{Puller, Settings, Store};
+use flotilla_ingress::{Listening, Options as IngressOptions};
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::reserve::Reserve;
 use flotilla_lifecycle::{Quantities, ServiceAddress};
@@ -15,8 +18,7 @@ use flotilla_report::report;
 use flotilla_runtime::{Resources, Runtime};
 use flotilla_services::SharedModel;
 use flotilla_volumes::Volumes;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::Service;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,10 +33,11 @@ use crate::gauges::{Gauges, HostGauges};
 use crate::gone::GoneLogs;
 use crate::identity::{self, Connector, JoinError};
 use crate::images;
+use crate::ingress::Ingresses;
 use crate::machine::{LocalMachine, Machine};
 use crate::names::Names;
 use crate::network::{self, NetworkOptions};
-use crate::node::{self, Host};
+use crate::node::Host;
 use crate::outbox::Outbox;
 use crate::peers::ClusterPeers;
 use crate::pods::Pods;
@@ -46,8 +49,8 @@ use crate::stats::Sampler;
 use crate::streams::Streams;
 use crate::worker::Surroundings;
 
-/// Between looks at the images.
-const NODE_CHECK: Duration = Duration::from_secs(10);
+use node_watch::NodeWatch;
+
 /// How long tasks may take to notice a shutdown. Containers run on in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -72,6 +75,8 @@ pub struct Options {
     pub bridge: String,
     /// What else there is to choose about its network.
     pub network: NetworkOptions,
+    /// Where Ingresses are served; neither port: not at all.
+    pub ingress: IngressOptions,
     /// Labels of the node besides the usual ones.
     pub labels: BTreeMap<String, String>,
     /// What of the node pods may not have, and from when on they are evicted.
@@ -208,6 +213,8 @@ pub(crate) struct Assembly {
     names: Names,
     /// What services are made of.
     served: SharedModel,
+    /// The proxy for Ingresses; none when it is turned off.
+    ingresses: Option<Ingresses>,
     /// Disks of this node's persistent volumes.
     disks: Arc<Disks>,
     workers_shutdown: CancellationToken,
@@ -238,6 +245,7 @@ impl Assembly {
         let names = Names::new(&mut follow);
         let served = services::follow(&mut follow, &host.name);
         policies::follow(&mut follow, &machine.policies());
+        let ingresses = Ingresses::new(&mut follow, options.ingress, &served, &tracker);
         let surroundings = Arc::new(Surroundings {
             machine,
             outbox: Arc::new(Outbox::default()),
@@ -288,6 +296,7 @@ impl Assembly {
             follow,
             names,
             served,
+            ingresses,
             disks,
             workers_shutdown,
         })
@@ -331,26 +340,18 @@ impl Assembly {
         self.tracker
             .spawn(serving.run(self.served.clone(), shutdown.child_token()));
         self.enforce_policies(&shutdown);
+        let listening = self.serve_ingresses(&shutdown);
         let peers = ClusterPeers::new(servers.clone());
         self.surroundings.machine.set_peers(peers);
         let machine = self.surroundings.machine.clone();
         let (disks, name) = (self.disks.clone(), self.host.name.clone());
         self.tracker
             .spawn(disks.run(name, machine, servers.clone(), shutdown.child_token()));
-        let watcher = NodeWatch {
-            host: self.host.clone(),
-            machine: self.surroundings.machine.clone(),
-            pressures: self.surroundings.pressures.clone(),
-            obstacle: self.cluster.obstacle(),
-            newest: None,
-        };
-        let (node, node_rx) = watch::channel(bytes::Bytes::new());
-        let watcher = watcher.first(&node);
         self.tracker.spawn(images::keep_space(
             self.surroundings.machine.clone(),
             shutdown.child_token(),
         ));
-        self.tracker.spawn(watcher.run(node, shutdown.child_token()));
+        let node_rx = self.watch_node(listening, &shutdown);
         let stats = self.measure(&shutdown);
         let (gone, stop) = (self.surroundings.gone.clone(), shutdown.child_token());
         self.tracker.spawn(async move { gone.sweep_forever(stop).await });
@@ -381,6 +382,36 @@ impl Assembly {
         let machine = self.surroundings.machine.clone();
         let enforcing = policies::enforce(machine, self.cluster.config(), shutdown.child_token());
         self.tracker.spawn(enforcing);
+    }
+
+    /// Keeps the Node object up to date; returns the newest.
+    fn watch_node(
+        &self,
+        listening: watch::Receiver<Listening>,
+        shutdown: &CancellationToken,
+    ) -> watch::Receiver<bytes::Bytes> {
+        let watcher = NodeWatch {
+            host: self.host.clone(),
+            machine: self.surroundings.machine.clone(),
+            pressures: self.surroundings.pressures.clone(),
+            obstacle: self.cluster.obstacle(),
+            listening,
+            newest: None,
+        };
+        let (node, newest) = watch::channel(bytes::Bytes::new());
+        let watcher = watcher.first(&node);
+        self.tracker.spawn(watcher.run(node, shutdown.child_token()));
+        newest
+    }
+
+    /// Starts the proxy; returns where it listens.
+    fn serve_ingresses(&mut self, shutdown: &CancellationToken) -> watch::Receiver<Listening> {
+        let Some(ingresses) = self.ingresses.take() else {
+            return watch::channel(Listening::default()).1;
+        };
+        let listening = ingresses.listening();
+        self.tracker.spawn(ingresses.run(shutdown.child_token()));
+        listening
     }
 
     /// Starts to look for pressure, and to measure what is used; returns the newest measurement.
@@ -445,52 +476,6 @@ fn limit_pods(machine: &dyn Machine, reserve: &Reserve, capacity: &Quantities) {
             bytes,
             "the pods' memory cannot be limited to what is not reserved"
         );
-    }
-}
-
-/// Keeps the Node object up to date.
-struct NodeWatch {
-    host: Host,
-    machine: Arc<dyn Machine>,
-    pressures: watch::Receiver<Pressures>,
-    obstacle: watch::Receiver<Option<String>>,
-    newest: Option<(node::Condition, Node)>,
-}
-
-impl NodeWatch {
-    fn first(mut self, node: &watch::Sender<bytes::Bytes>) -> Self {
-        self.look(node);
-        self
-    }
-
-    async fn run(mut self, node: watch::Sender<bytes::Bytes>, shutdown: CancellationToken) {
-        loop {
-            // Every arm only waits.
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = self.obstacle.changed() => if changed.is_err() { return },
-                changed = self.pressures.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(NODE_CHECK) => {}
-            }
-            self.look(&node);
-        }
-    }
-
-    fn look(&mut self, node: &watch::Sender<bytes::Bytes>) {
-        let obstacle = self.obstacle.borrow_and_update().clone();
-        let images = self.machine.images().unwrap_or_else(|error| {
-            tracing::warn!(error = report(&error), "the images cannot be listed");
-            Vec::new()
-        });
-        let pressures = *self.pressures.borrow_and_update();
-        let condition = node::observe(pressures, &images, obstacle);
-        if self.newest.as_ref().is_some_and(|(known, _)| *known == condition) {
-            return;
-        }
-        let previous = self.newest.as_ref().map(|(_, node)| node);
-        let new = self.host.node(&condition, previous, Timestamp::now());
-        node.send_replace(serde_json::to_vec(&new).expect("a node is plain data").into());
-        self.newest = Some((condition, new));
     }
 }
 

@@ -15,6 +15,7 @@ mod gauges;
 mod gone;
 mod identity;
 mod images;
+mod ingress;
 mod logs;
 mod machine;
 mod names;
@@ -33,6 +34,7 @@ mod tokens;
 mod worker;
 
 pub use agent::{Agent, NewAgentError, Options, RunAgentError};
+pub use flotilla_ingress::Options as IngressOptions;
 pub use flotilla_lifecycle::pressure::{ParseThresholdError, Thresholds};
 pub use flotilla_lifecycle::reserve::{ParseReservationError, Reservation, Reserve};
 pub use flotilla_network::Overlay;

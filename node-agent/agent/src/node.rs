@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::gauges::memory_bytes;
+use flotilla_api::ingresses::PORTS_ANNOTATION;
 use flotilla_api::quantity;
 use flotilla_images::ImageSummary;
+use flotilla_ingress::Listening;
 use flotilla_lifecycle::Quantities;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::reserve::Reserve;
@@ -43,6 +45,8 @@ pub(crate) struct Condition {
     pub(crate) obstacle: Option<String>,
     pub(crate) pressures: Pressures,
     pub(crate) images: Vec<(Vec<String>, u64)>,
+    /// Where Ingresses are served.
+    pub(crate) listening: Listening,
 }
 
 impl Host {
@@ -93,6 +97,8 @@ impl Host {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 labels: Some(self.labels.clone()),
+                // Told also when there are none: what a node says of itself replaces what it said before.
+                annotations: Some([(PORTS_ANNOTATION.to_owned(), ports(condition.listening))].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec::default()),
@@ -114,6 +120,11 @@ impl Host {
             }),
         }
     }
+}
+
+fn ports(listening: Listening) -> String {
+    let open = [listening.http, listening.https].into_iter().flatten();
+    open.map(|port| port.to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn images(condition: &Condition) -> Vec<ContainerImage> {
@@ -176,9 +187,15 @@ fn node_condition(type_: &str, is_true: bool, reason: &str, message: &str) -> No
 }
 
 /// Puts together what may change.
-pub(crate) fn observe(pressures: Pressures, images: &[ImageSummary], obstacle: Option<String>) -> Condition {
+pub(crate) fn observe(
+    pressures: Pressures,
+    images: &[ImageSummary],
+    obstacle: Option<String>,
+    listening: Listening,
+) -> Condition {
     Condition {
         obstacle,
+        listening,
         pressures,
         images: named_by_size(images),
     }
@@ -310,6 +327,21 @@ mod tests {
         assert_eq!(capacity["pods"].0, "110");
         assert_ne!(capacity["memory"].0, "0Ki");
         assert_ne!(status.allocatable.unwrap()["memory"], capacity["memory"]);
+    }
+
+    #[test]
+    fn the_node_says_where_it_serves_ingresses() {
+        let said = |http, https| {
+            let condition = Condition {
+                listening: Listening { http, https },
+                ..Condition::default()
+            };
+            let node = host().node(&condition, None, Timestamp::UNIX_EPOCH);
+            node.metadata.annotations.unwrap()[PORTS_ANNOTATION].clone()
+        };
+        assert_eq!(said(None, None), "");
+        assert_eq!(said(Some(80), None), "80");
+        assert_eq!(said(Some(80), Some(443)), "80,443");
     }
 
     #[test]

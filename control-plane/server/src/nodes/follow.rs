@@ -1,8 +1,10 @@
 //! Lets nodes follow some resources: what services, names and policies are made of on every node.
 //!
 //! Answers from this server's own state, so any server will do. Never sends what a node has no business to know: the
-//! list of resources is fixed, and pods and nodes are cut down ([`slim`]).
+//! list of resources is fixed, pods and nodes are cut down ([`slim`]), and of secrets only the certificates go out that
+//! the nodes' proxies show ([`secrets`]).
 
+mod secrets;
 mod slim;
 
 use std::time::Duration;
@@ -20,7 +22,8 @@ use tonic::Status;
 use slim::Slim;
 
 /// What nodes may follow, and how it is cut down.
-const ALLOWED: [(&str, &str, Slim); 11] = [
+const ALLOWED: [(&str, &str, Slim); 12] = [
+    ("", "secrets", Slim::Certificates),
     ("", "services", Slim::Whole),
     ("discovery.k8s.io", "endpointslices", Slim::Whole),
     ("", "namespaces", Slim::Whole),
@@ -72,7 +75,7 @@ pub(super) async fn serve(
     let ended = tokio::select! {
         () = shutdown.cancelled() => Status::unavailable("the server is shutting down"),
         () = leaderless(&replica) => Status::unavailable("this server knows no leader; follow another one"),
-        ended = follower.follow(Revision(request.revision)) => match ended { Err(ended) => ended },
+        ended = follower.follow_as(Revision(request.revision)) => match ended { Err(ended) => ended },
         () = outgoing.closed() => return,
     };
     // The node may be gone already; then nobody needs to be told.
@@ -103,6 +106,13 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
+    async fn follow_as(&self, known: Revision) -> Result<std::convert::Infallible, Status> {
+        match self.slim {
+            Slim::Certificates => self.follow_certificates().await,
+            Slim::Whole | Slim::Pod | Slim::Node => self.follow(known).await,
+        }
+    }
+
     async fn follow(&self, known: Revision) -> Result<std::convert::Infallible, Status> {
         let resumed = (known != Revision(0)).then(|| self.watch(known));
         let mut watch = match resumed {
@@ -205,7 +215,8 @@ mod tests {
         };
         assert_eq!(ask("", "pods").unwrap(), Slim::Pod);
         assert_eq!(ask("discovery.k8s.io", "endpointslices").unwrap(), Slim::Whole);
-        for resource in ["secrets", "configmaps", "serviceaccounts", "endpointslices"] {
+        assert_eq!(ask("", "secrets").unwrap(), Slim::Certificates);
+        for resource in ["configmaps", "serviceaccounts", "endpointslices"] {
             assert_eq!(
                 ask("", resource).unwrap_err().code(),
                 tonic::Code::PermissionDenied

@@ -15,7 +15,7 @@ use flotilla_proto::node::{
 };
 use flotilla_tunnel::request;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{Node, PodStatus};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -326,6 +326,10 @@ impl Bench {
             cgroup_parent: "/flotilla-test".to_owned(),
             bridge: "none".to_owned(),
             network: crate::NetworkOptions::default(),
+            ingress: crate::IngressOptions {
+                http_port: None,
+                https_port: None,
+            },
             labels: BTreeMap::new(),
             reserve: Reserve {
                 eviction_hard: "".parse().unwrap(),

@@ -2,7 +2,9 @@
 //!
 //! *Guarantees*: what is read back is a state that the resource had: every record has a checksum, and the first that
 //! does not fit ends the file. Nothing is synced: after a power cut the state may be an older one, from which the
-//! next stream goes on. A file that cannot be written costs the next start its head start and nothing else.
+//! next stream goes on. A file that cannot be written costs the next start its head start and nothing else. Only root
+//! reads it, and one of secrets ([`Cache::without_traces`]) is written anew whenever something in it is outdated, so that
+//! a key that was replaced does not stay on the disk.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -58,6 +60,9 @@ pub(super) struct Cache {
     objects: HashMap<Place, Kept>,
     revision: u64,
     written_revision: u64,
+    /// Nothing outdated may stay in the file.
+    is_traceless: bool,
+    has_traces: bool,
 }
 
 impl Cache {
@@ -71,6 +76,16 @@ impl Cache {
             objects: HashMap::new(),
             revision: 0,
             written_revision: 0,
+            is_traceless: false,
+            has_traces: false,
+        }
+    }
+
+    /// The same for what must not outlive its object.
+    pub(super) fn without_traces(path: PathBuf) -> Self {
+        Self {
+            is_traceless: true,
+            ..Self::new(path)
         }
     }
 
@@ -121,12 +136,14 @@ impl Cache {
         self.live += u64::from(length);
         if let Some(old) = self.objects.insert(place, kept) {
             self.live -= u64::from(old.length);
+            self.has_traces = true;
         }
     }
 
     pub(super) fn remove(&mut self, place: &Place) {
         if let Some(old) = self.objects.remove(place) {
             self.live -= u64::from(old.length);
+            self.has_traces = true;
             self.append(
                 GONE,
                 0,
@@ -143,7 +160,8 @@ impl Cache {
             self.append(COMPLETE, revision, &[]);
             self.written_revision = revision;
         }
-        if self.size > 2 * self.live + WASTE_MIN {
+        let must_forget = self.is_traceless && std::mem::take(&mut self.has_traces);
+        if must_forget || self.size > 2 * self.live + WASTE_MIN {
             let rewritten = self.rewrite();
             self.note(rewritten);
         }

@@ -402,3 +402,34 @@ fn a_file_that_is_mostly_waste_is_written_anew() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0], last.as_bytes());
 }
+
+#[test]
+fn a_secret_that_was_replaced_or_removed_leaves_no_trace_on_the_disk() {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::cache::{Cache, Place};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secrets");
+    let mut cache = Cache::without_traces(path.clone());
+    cache.open();
+    let put = |cache: &mut Cache, name: &str, revision: u64, key: &str| {
+        let json =
+            format!(r#"{{"metadata":{{"name":"{name}","resourceVersion":"{revision}"}},"key":"{key}"}}"#);
+        cache.put(Place::new("", name), revision, json.as_bytes());
+        cache.complete(revision);
+    };
+    put(&mut cache, "a", 1, "first-key");
+    put(&mut cache, "b", 2, "other-key");
+    let content = || String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+    assert!(content().contains("first-key"));
+    put(&mut cache, "a", 3, "second-key");
+    assert!(!content().contains("first-key") && content().contains("second-key"));
+    cache.remove(&Place::new("", "b"));
+    cache.complete(4);
+    assert!(!content().contains("other-key"));
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(Cache::without_traces(path).open().len(), 1);
+}

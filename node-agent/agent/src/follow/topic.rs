@@ -46,7 +46,10 @@ impl<T: Followed> Topic<T> {
         };
         Self {
             handlers: Vec::new(),
-            cache: Cache::new(folder.join(name)),
+            cache: match (T::GROUP, T::KIND) {
+                ("", "Secret") => Cache::without_traces(folder.join(name)),
+                _ => Cache::new(folder.join(name)),
+            },
             unlisted: None,
             gate: None,
         }

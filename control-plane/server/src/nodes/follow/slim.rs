@@ -15,6 +15,8 @@ pub(in crate::nodes) enum Slim {
     Pod,
     /// To everything but the list of its images.
     Node,
+    /// Of secrets only those that ingresses of our classes name, and of them certificate and key.
+    Certificates,
 }
 
 const METADATA: &[&str] = &[
@@ -38,7 +40,7 @@ impl Slim {
     /// The object as it is sent. One that cannot be read is sent as it is.
     pub(super) fn cut(self, json: &Bytes) -> Bytes {
         match self {
-            Slim::Whole => json.clone(),
+            Slim::Whole | Slim::Certificates => json.clone(),
             Slim::Pod | Slim::Node => match serde_json::from_slice::<Value>(json) {
                 Ok(value) => Bytes::from(self.cut_value(value).to_string()),
                 Err(_) => json.clone(),
@@ -48,7 +50,7 @@ impl Slim {
 
     /// Whether a change is none to those who see the object cut down.
     pub(super) fn is_same(self, before: Option<&Stored>, after: &Stored) -> bool {
-        if self == Slim::Whole {
+        if matches!(self, Slim::Whole | Slim::Certificates) {
             return false;
         }
         let seen = |stored: &Stored| -> Option<Value> {
@@ -66,7 +68,7 @@ impl Slim {
 
     fn cut_value(self, mut value: Value) -> Value {
         match self {
-            Slim::Whole => value,
+            Slim::Whole | Slim::Certificates => value,
             Slim::Node => {
                 if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
                     status.remove("images");
