@@ -2,7 +2,7 @@
 //!
 //! Services of another class (`loadBalancerClass`) are left to whoever looks after it.
 
-mod plan;
+pub(crate) mod plan;
 mod pool;
 
 use std::sync::Arc;
@@ -145,8 +145,8 @@ impl BalancerController {
     }
 }
 
-/// Whether the node's own address may be given to services.
-fn serves(node: &Node) -> bool {
+/// Whether the node's own address may be given to services and ingresses.
+pub(crate) fn serves(node: &Node) -> bool {
     const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
     let is_excluded = node
         .metadata

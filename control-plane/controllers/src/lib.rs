@@ -11,6 +11,7 @@ mod endpoints;
 mod events;
 mod follow;
 mod garbage;
+mod ingress;
 mod labels;
 mod namespace;
 mod node;
@@ -154,6 +155,7 @@ async fn lead(options: Options, resources: Resources, term: u64, liveness: Arc<d
     let seen = namespace::start(&context, &runner);
     garbage::start(&context, &runner, seen);
     persistent_volumes::start(&context, &runner).await;
+    ingress::start(&context, &runner).await;
     pod_garbage::start(&context, &runner);
     events::start(&context, &runner);
     std::future::pending().await

@@ -196,7 +196,8 @@ fn has_endpoints(node: &Node, slices: &[Arc<EndpointSlice>]) -> bool {
         .any(|endpoint| endpoint.node_name == node.metadata.name)
 }
 
-fn address(node: &Node) -> Option<Ipv4Addr> {
+/// The address at which a node is reached.
+pub(crate) fn address(node: &Node) -> Option<Ipv4Addr> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
     internal.filter_map(|address| address.address.parse().ok()).next()
