@@ -51,7 +51,6 @@ pub(crate) struct Builder<T: 'static> {
     columns: &'static [Column],
     singular: &'static str,
     computed: bool,
-    caveat: Option<&'static str>,
     behaviour: Behaviour<T>,
 }
 
@@ -93,7 +92,6 @@ impl<T: KindType> Builder<T> {
             columns: &[Column::NAME, Column::AGE],
             singular,
             computed: false,
-            caveat: None,
             behaviour: Behaviour {
                 name_rule: names::subdomain,
                 defaults: |_| {},
@@ -266,14 +264,6 @@ impl<T: KindType> Builder<T> {
         }
     }
 
-    /// Told as a warning to whoever writes such an object.
-    pub(crate) fn caveat(self, caveat: &'static str) -> Self {
-        Self {
-            caveat: Some(caveat),
-            ..self
-        }
-    }
-
     pub(crate) fn build(self) -> Kind {
         Kind {
             group: T::GROUP,
@@ -289,7 +279,6 @@ impl<T: KindType> Builder<T> {
             subresources: self.subresources,
             columns: self.columns,
             computed: self.computed,
-            caveat: self.caveat,
             operations: Box::new(self.behaviour),
         }
     }

@@ -39,8 +39,6 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// Whether nothing of it is stored: the API server makes its objects when they are asked for.
     pub computed: bool,
-    /// What whoever writes such an object has to know: that nothing acts on it yet.
-    pub caveat: Option<&'static str>,
     pub(crate) operations: Box<dyn Operations>,
 }
 
@@ -170,17 +168,12 @@ fn qualified(name: &str, group: &str) -> String {
 impl Kind {
     /// Reads what a client has sent.
     pub fn decode(&self, json: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
-        Ok(self.warned(self.operations.decode(self, json, validation)?))
+        self.operations.decode(self, json, validation)
     }
 
     /// Reads a value that a patch has made.
     pub fn decode_value(&self, value: Value, validation: FieldValidation) -> Result<Decoded, Status> {
-        Ok(self.warned(self.operations.decode_value(self, value, validation)?))
-    }
-
-    fn warned(&self, mut decoded: Decoded) -> Decoded {
-        decoded.warnings.extend(self.caveat.map(str::to_owned));
-        decoded
+        self.operations.decode_value(self, value, validation)
     }
 
     /// Reads what the store has kept; it was checked on its way in.

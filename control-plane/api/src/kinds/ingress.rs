@@ -7,10 +7,9 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressSpec, IngressStatus};
 use serde_json::Value;
 
 use crate::builder::{Builder, age_cell, name_cell};
+use crate::ingresses;
 use crate::kind::{Column, Kind, SubresourceInfo};
 
-/// Names the class where the field does not; older than the field.
-pub(super) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const COLUMNS: &[Column] = &[
     Column::NAME,
     Column::text(
@@ -34,7 +33,6 @@ const HOSTS_SHOWN_MAX: usize = 3;
 pub(crate) fn kind() -> Kind {
     Builder::<Ingress>::namespaced("ingress")
         .short_names(&["ing"])
-        .caveat("this version of Flotilla keeps Ingresses but does not serve them: use a Service of type LoadBalancer or NodePort")
         .subresources(SUBRESOURCES)
         .columns(COLUMNS, cells)
         .status(|ingress| &ingress.status, |ingress| &mut ingress.status)
@@ -52,13 +50,10 @@ fn no_load_balancer() -> IngressStatus {
 
 fn cells(ingress: &Ingress, now: Timestamp) -> Vec<Value> {
     let spec = ingress.spec.clone().unwrap_or_default();
-    let annotations = ingress.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
-    let class = spec.ingress_class_name.as_ref().or(annotated);
     let has_tls = spec.tls.as_ref().is_some_and(|tls| !tls.is_empty());
     vec![
         name_cell(&ingress.metadata),
-        class.map_or("<none>", String::as_str).into(),
+        ingresses::class_name(ingress).unwrap_or("<none>").into(),
         hosts(&spec).into(),
         addresses(ingress).join(",").into(),
         if has_tls { "80, 443" } else { "80" }.into(),
