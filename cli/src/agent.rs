@@ -39,6 +39,10 @@ pub(crate) struct NodeArgs {
     /// The bridge that pods are connected to.
     #[arg(long, value_name = "NAME", default_value = "flt0")]
     bridge: String,
+    /// The folder whose files (*.yaml, *.yml, *.json) each describe a static pod, which runs with or without a server;
+    /// by default pod-manifests in the agent's data folder.
+    #[arg(long, value_name = "FOLDER")]
+    pod_manifest_path: Option<PathBuf>,
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
@@ -132,6 +136,7 @@ impl NodeArgs {
                 .iter()
                 .map(|label| parse_label(label))
                 .collect::<anyhow::Result<BTreeMap<_, _>>>()?,
+            static_pods: self.pod_manifest_path.clone(),
             executable: std::env::current_exe().context("cannot find this program's own file")?,
         })
     }

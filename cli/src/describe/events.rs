@@ -17,7 +17,10 @@ pub(super) async fn about(cluster: &Cluster, object: &Value) -> Result<Vec<Value
         text(&object["kind"])
     );
     // Events about nodes carry the name in place of the uid.
-    if let (Some(uid), false) = (metadata["uid"].as_str(), object["kind"] == "Node") {
+    // Those about a static pod carry its own uid, which its mirror names.
+    let mirrored = metadata["annotations"]["kubernetes.io/config.mirror"].as_str();
+    let uid = mirrored.or(metadata["uid"].as_str());
+    if let (Some(uid), false) = (uid, object["kind"] == "Node") {
         fields.push_str(&format!(",involvedObject.uid={uid}"));
     }
     let path = format!("/api/v1/namespaces/{}/events", crate::client::escape(namespace));

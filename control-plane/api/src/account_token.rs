@@ -1,6 +1,7 @@
 //! What the admission of service accounts adds to a pod: a volume with a token, the cluster's authority and the
 //! namespace, where client libraries look for them.
 
+use crate::static_pods::is_mirror;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
     PodSpec, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
@@ -12,7 +13,6 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// An hour, and seven seconds by which Kubernetes tells its own tokens from those that users ask for.
 const TOKEN_SECONDS: i64 = 3607;
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Gives a new pod what its account stands for. `suffix` makes the volume's name unique.
 pub fn add_service_account(pod: &mut Pod, account: &ServiceAccount, suffix: &str) {
@@ -29,12 +29,6 @@ pub fn add_service_account(pod: &mut Pod, account: &ServiceAccount, suffix: &str
     if is_wanted != Some(false) {
         mount_token(spec, suffix);
     }
-}
-
-/// Whether the pod only shows what a node runs on its own account; such a pod has no service account.
-pub fn is_mirror(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations.is_some_and(|annotations| annotations.contains_key(MIRROR_ANNOTATION))
 }
 
 fn mount_token(spec: &mut PodSpec, suffix: &str) {

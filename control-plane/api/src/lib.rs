@@ -24,11 +24,12 @@ mod pod_spec;
 pub mod quantity;
 mod registry;
 pub mod selector;
+pub mod static_pods;
 mod status;
 pub mod summary;
 mod template;
 
-pub use account_token::{add_service_account, is_mirror};
+pub use account_token::add_service_account;
 pub use decode::{Decoded, FieldValidation};
 pub use field::{FieldError, FieldErrors, Path};
 pub use k8s_openapi;

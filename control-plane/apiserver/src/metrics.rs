@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flotilla_api::metrics::{NodeMetrics, PodMetrics};
+use flotilla_api::static_pods::mirror_of;
 use flotilla_api::summary::Summary;
 use flotilla_api::{Kind, Object, Status, registry};
 use flotilla_report::report;
@@ -115,7 +116,8 @@ fn pods(server: &ApiServer, namespace: Option<&str>) -> Vec<Box<dyn Object>> {
     let (pods, _) = server.resources().list_typed::<Pod>(namespace);
     let known: std::collections::BTreeMap<&str, &Arc<Pod>> = pods
         .iter()
-        .filter_map(|pod| Some((pod.metadata.uid.as_deref()?, pod)))
+        // A node measures a static pod under the uid that it has there.
+        .filter_map(|pod| Some((mirror_of(pod).or(pod.metadata.uid.as_deref())?, pod)))
         .collect();
     let summaries = summaries(server);
     let measured = summaries.iter().flat_map(|summary| &summary.pods);

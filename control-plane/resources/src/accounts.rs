@@ -1,6 +1,7 @@
 //! Admission of service accounts: a new pod gets a token of the account that it names.
 
-use flotilla_api::{Kind, Status, add_service_account, is_mirror, registry};
+use flotilla_api::static_pods::{is_mirror, object_reference};
+use flotilla_api::{Kind, Status, add_service_account, registry};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 
 use crate::{Resources, create::random_suffix, resources::key, typed::decoded};
@@ -16,7 +17,10 @@ impl Resources {
         namespace: &str,
         pod: &mut Pod,
     ) -> Result<(), Status> {
-        if !self.options.account_tokens || is_mirror(pod) {
+        if is_mirror(pod) {
+            return admit_mirror(kind, pod);
+        }
+        if !self.options.account_tokens {
             return Ok(());
         }
         let named = pod
@@ -51,4 +55,17 @@ impl Resources {
             .and_then(|stored| decoded::<ServiceAccount>(&stored))
             .map(|account| (*account).clone()))
     }
+}
+
+/// A mirror has no account, and refers to nothing that its node would be given with it.
+fn admit_mirror(kind: &'static Kind, pod: &Pod) -> Result<(), Status> {
+    let Some(found) = object_reference(pod) else {
+        return Ok(());
+    };
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let why = format!(
+        "a mirror pod may not reference {} ({})",
+        found.resource, found.field
+    );
+    Err(Status::forbidden(kind, name, &why))
 }

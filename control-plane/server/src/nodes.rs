@@ -11,6 +11,7 @@ mod follow;
 mod join;
 mod liveness;
 mod logs;
+mod mirrors;
 mod registration;
 mod reports;
 mod session;

@@ -45,6 +45,7 @@ use crate::policies;
 use crate::pressure::{LimitWatch, PressureWatch};
 use crate::services::{self, Serving};
 use crate::session::{self, Conversations};
+use crate::statics::{FOLDER, StaticPods};
 use crate::stats::Sampler;
 use crate::streams::Streams;
 use crate::worker::Surroundings;
@@ -83,6 +84,8 @@ pub struct Options {
     pub reserve: Reserve,
     /// How long a condition of pressure outlasts its measurement.
     pub pressure_transition: Duration,
+    /// The folder whose files describe static pods; by default one in `data_dir`.
+    pub static_pods: Option<PathBuf>,
     /// The flotilla binary: runs as shim, and is the layer of the built-in images.
     pub executable: PathBuf,
 }
@@ -132,7 +135,8 @@ pub struct Agent {
 impl Agent {
     /// Opens runtime, images and network; starts nothing.
     pub fn new(options: Options) -> Result<Self, NewAgentError> {
-        for path in [&options.data_dir, &options.run_dir] {
+        let static_pods = options.data_dir.join(FOLDER);
+        for path in [&options.data_dir, &options.run_dir, &static_pods] {
             std::fs::create_dir_all(path).map_err(|source| NewAgentError::Folder {
                 path: path.clone(),
                 source,
@@ -177,6 +181,7 @@ impl Agent {
         let mut node = Assembly::new(&options, machine, tracker)?;
         // Pods of an earlier agent are taken care of before any server has answered.
         node.restore().await;
+        node.follow_files(&options, &shutdown);
         let pki = options.data_dir.join("pki");
         let directory = node.directory.clone();
         // Giving up to join half-way is harmless: nothing is kept before it has worked.
@@ -313,6 +318,18 @@ impl Assembly {
         }
         self.follow.restore();
         self.pods.restore().await;
+    }
+
+    /// Runs the pods that the files of a folder describe, whether there is a server or not.
+    pub(crate) fn follow_files(&self, options: &Options, shutdown: &CancellationToken) {
+        let own = || options.data_dir.join(FOLDER);
+        let static_pods = StaticPods {
+            folder: options.static_pods.clone().unwrap_or_else(own),
+            node_name: self.host.name.clone(),
+            pods: self.pods.clone(),
+            outbox: self.surroundings.outbox.clone(),
+        };
+        self.tracker.spawn(static_pods.run(shutdown.child_token()));
     }
 
     /// Talks with the servers until shutdown.

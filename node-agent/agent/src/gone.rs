@@ -103,7 +103,10 @@ impl GoneLogs {
         };
         write_private(&logs.join(RECORD), &serde_json::to_vec(&record)?)?;
         fs::create_dir_all(&self.folder)?;
-        fs::rename(logs, self.folder.join(&record.uid))?;
+        let kept = self.folder.join(&record.uid);
+        // A static pod whose file comes back unchanged has the same uid again.
+        remove(&kept);
+        fs::rename(logs, kept)?;
         Ok(record)
     }
 

@@ -28,6 +28,7 @@ mod policies;
 mod pressure;
 mod services;
 mod session;
+mod statics;
 mod stats;
 mod streams;
 mod tokens;

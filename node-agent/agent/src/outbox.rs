@@ -3,7 +3,10 @@
 //! *Guarantees*: the newest status of a pod and the news of its end are sent until they are acknowledged, on as many
 //! sessions as it takes. Only the session that was opened last takes anything, so nothing leaves on one whose server
 //! leads no longer. A status that is overtaken before it was sent never is. Events are told once, and dropped when too
-//! many wait.
+//! many wait. Statuses of a static pod wait until it has a mirror, and are told of that; its events keep its own uid,
+//! as clients expect.
+
+mod statics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -14,6 +17,8 @@ use flotilla_proto::node::{AgentMessage, EventReport, PodGone, PodReport, agent_
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use self::statics::Statics;
 
 /// Events that wait while no server leads; enough for a burst of thirty pods.
 const EVENTS_MAX: usize = 512;
@@ -29,6 +34,7 @@ pub(crate) struct Outbox {
 struct Inner {
     pods: BTreeMap<String, Waiting>,
     events: VecDeque<EventReport>,
+    statics: Statics,
     sequence: u64,
     /// The session that takes what waits.
     reader: Option<u64>,
@@ -57,6 +63,37 @@ impl Outbox {
     /// The deleted pod has ended and left nothing behind.
     pub(crate) fn gone(&self, pod: &Pod) {
         self.update(pod, Duration::ZERO, |waiting| waiting.is_gone = true);
+    }
+
+    /// The mirror is not to be there any more. Said once, however often this is called.
+    pub(crate) fn drop_mirror(&self, mirror: &Pod) {
+        let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
+        let known = self.lock().pods.get(uid).is_some_and(|waiting| waiting.is_gone);
+        if !known {
+            self.gone(mirror);
+        }
+    }
+
+    /// The pod of this uid is a static one, and this is the uid of its mirror, if it has one.
+    pub(crate) fn shown_by(&self, uid: &str, mirror: Option<String>) {
+        self.lock().statics.shown_by(uid, mirror);
+        self.news.notify_waiters();
+    }
+
+    /// Asks for a mirror of a static pod.
+    pub(crate) fn want_mirror(&self, uid: &str, json: impl FnOnce() -> bytes::Bytes) {
+        let mut inner = self.lock();
+        let sequence = inner.sequence + 1;
+        if inner.statics.want(uid, sequence, json) {
+            inner.sequence = sequence;
+            drop(inner);
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Forgets the static pods that are not there any more.
+    pub(crate) fn retain_statics(&self, is_there: impl Fn(&str) -> bool) {
+        self.lock().statics.retain(is_there);
     }
 
     fn update(&self, pod: &Pod, hold: Duration, change: impl FnOnce(&mut Waiting)) {
@@ -119,6 +156,7 @@ impl Outbox {
             .pods
             .values_mut()
             .for_each(|waiting| waiting.in_flight = None);
+        inner.statics.lands_nowhere();
         drop(inner);
         self.news.notify_waiters();
     }
@@ -130,8 +168,12 @@ impl Outbox {
         if inner.reader != Some(session) {
             return Vec::new();
         }
-        let mut messages = Vec::new();
-        for (uid, waiting) in inner.pods.iter_mut() {
+        let Inner { pods, statics, .. } = &mut *inner;
+        let mut messages = statics.take();
+        for (uid, waiting) in pods.iter_mut() {
+            let Some(uid) = statics.known_as(uid) else {
+                continue;
+            };
             if waiting.in_flight.is_none() && waiting.not_before <= now {
                 waiting.in_flight = Some(waiting.sequence);
                 messages.push(waiting.message(uid));
@@ -167,6 +209,9 @@ impl Outbox {
     /// Forgets what was acknowledged; returns the uid when that was a pod's end.
     pub(crate) fn acknowledge(&self, sequence: u64) -> Option<String> {
         let mut inner = self.lock();
+        if inner.statics.acknowledge(sequence) {
+            return None;
+        }
         let (uid, waiting) = inner
             .pods
             .iter_mut()
@@ -198,13 +243,13 @@ impl Inner {
         if self.reader != Some(session) {
             return None;
         }
-        if !self.events.is_empty() {
+        if !self.events.is_empty() || self.statics.is_due() {
             return Some(Instant::now());
         }
         self.pods
-            .values()
-            .filter(|waiting| waiting.in_flight.is_none())
-            .map(|waiting| waiting.not_before)
+            .iter()
+            .filter(|(uid, waiting)| waiting.in_flight.is_none() && self.statics.known_as(uid).is_some())
+            .map(|(_, waiting)| waiting.not_before)
             .min()
     }
 }
@@ -266,6 +311,7 @@ mod tests {
             }
             Some(Kind::PodGone(gone)) => format!("{} gone #{}", gone.uid, gone.sequence),
             Some(Kind::Event(event)) => event.reason,
+            Some(Kind::Mirror(mirror)) => format!("mirror #{}", mirror.sequence),
             other => format!("{other:?}"),
         };
         outbox.take(1).into_iter().map(word).collect()
@@ -332,6 +378,29 @@ mod tests {
         outbox.status(&pod("a"), status("Running"), Duration::ZERO);
         outbox.due(1).await;
         assert_eq!(words(&outbox), ["a Running #3"]);
+    }
+
+    #[tokio::test]
+    async fn a_static_pod_is_told_of_under_the_uid_of_its_mirror() {
+        let outbox = opened();
+        outbox.shown_by("a", None);
+        outbox.status(&pod("a"), status("Running"), Duration::ZERO);
+        outbox.want_mirror("a", bytes::Bytes::new);
+        outbox.want_mirror("a", bytes::Bytes::new);
+        assert_eq!(words(&outbox), ["mirror #2"]);
+        outbox.open(1);
+        assert_eq!(words(&outbox), ["mirror #2"], "it was not acknowledged");
+        assert_eq!(outbox.acknowledge(2), None);
+        assert!(words(&outbox).is_empty());
+        outbox.shown_by("a", Some("m".to_owned()));
+        outbox.due(1).await;
+        assert_eq!(words(&outbox), ["m Running #1"]);
+        assert_eq!(outbox.acknowledge(1), None);
+        outbox.drop_mirror(&pod("m"));
+        assert_eq!(words(&outbox), ["m gone #3"]);
+        outbox.drop_mirror(&pod("m"));
+        assert!(words(&outbox).is_empty());
+        assert_eq!(outbox.acknowledge(3).as_deref(), Some("m"));
     }
 
     #[test]

@@ -1,22 +1,27 @@
 //! All pods of this node: one worker each, fed by the session with the leading server.
 //!
 //! Only the session that began the newest sync of the newest term is listened to; what an older one still says is ignored.
+//! Static pods have workers as well, which no session ends.
+
+mod statics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use flotilla_api::static_pods;
 use flotilla_lifecycle::admission::{self, Room};
 use flotilla_lifecycle::{Ended, History, Notice, References, Sandbox};
 use flotilla_proto::node::{PodAssignment, PodRemoved, Reference};
 use flotilla_report::report;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checkpoint::Checkpoint;
 use crate::policies::own_address;
 use crate::worker::{Surroundings, Worker};
+pub(crate) use statics::{StaticPod, full_name};
 
 /// What a pod should be.
 #[derive(Debug, Clone, Default)]
@@ -58,11 +63,14 @@ pub(crate) struct Pods {
     tracker: TaskTracker,
     shutdown: CancellationToken,
     inner: Mutex<Inner>,
+    static_ended: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Inner {
     workers: BTreeMap<String, Entry>,
+    /// The mirrors of static pods, by their own uids.
+    mirrors: BTreeMap<String, Arc<Pod>>,
     /// The session that is listened to.
     source: Option<u64>,
     /// The newest term in which a server has led.
@@ -87,6 +95,7 @@ impl Pods {
             tracker,
             shutdown,
             inner: Mutex::default(),
+            static_ended: Arc::default(),
         }
     }
 
@@ -142,11 +151,14 @@ impl Pods {
         if inner.source != Some(session) {
             return false;
         }
-        let named = inner.syncing.take();
-        let is_unknown = |uid: &String| named.as_ref().is_some_and(|named| !named.contains(uid));
-        for (uid, entry) in inner.workers.iter().filter(|(uid, _)| is_unknown(uid)) {
-            tracing::info!(uid, "the control plane no longer knows a pod");
-            remove(entry);
+        if let Some(named) = inner.syncing.take() {
+            let is_own = |entry: &Entry| static_pods::is_static(&entry.desired.borrow().pod);
+            let all = inner.workers.iter();
+            for (uid, entry) in all.filter(|(uid, entry)| !named.contains(*uid) && !is_own(entry)) {
+                tracing::info!(uid, "the control plane no longer knows a pod");
+                remove(entry);
+            }
+            self.mirrors_named(&mut inner, &named);
         }
         // Still under the lock, so that no newer session is overtaken.
         self.surroundings.outbox.open(session);
@@ -167,6 +179,10 @@ impl Pods {
             .as_mut()
             .map(|named| named.insert(uid.clone()))
             .is_some();
+        if static_pods::is_mirror(&pod) {
+            self.mirror(&mut inner, uid, pod);
+            return Ok(());
+        }
         let known = pod.status.clone().unwrap_or_default();
         let Some(entry) = inner.workers.get(&uid).filter(|entry| !entry.desired.is_closed()) else {
             let checkpoint = Checkpoint {
@@ -216,11 +232,12 @@ impl Pods {
 
     /// The pod's object is gone.
     pub(crate) fn removed(&self, session: u64, pod: &PodRemoved) {
-        let inner = self.lock();
+        let mut inner = self.lock();
         if inner.source != Some(session) {
             return;
         }
         self.surroundings.outbox.forget(&pod.uid);
+        self.mirror_gone(&mut inner, &pod.uid);
         if let Some(entry) = inner.workers.get(&pod.uid) {
             remove(entry);
         }
@@ -228,14 +245,18 @@ impl Pods {
 
     /// The leader knows that the pod has ended: nothing of it needs to be remembered.
     pub(crate) fn ended(&self, uid: &str) {
-        if let Some(entry) = self.lock().workers.get(uid) {
+        let mut inner = self.lock();
+        self.mirror_gone(&mut inner, uid);
+        if let Some(entry) = inner.workers.get(uid) {
             remove(entry);
         }
     }
 
-    /// The present and future state of a pod.
+    /// The present and future state of a pod, or of the static pod of which this is the mirror.
     pub(crate) fn view(&self, uid: &str) -> Option<watch::Receiver<PodView>> {
-        Some(self.lock().workers.get(uid)?.view.clone())
+        let inner = self.lock();
+        let of_mirror = inner.mirrors.get(uid).and_then(|pod| static_pods::mirror_of(pod));
+        Some(inner.workers.get(of_mirror.unwrap_or(uid))?.view.clone())
     }
 
     /// What a pod refers to.
@@ -298,6 +319,11 @@ impl Pods {
             is_removed: checkpoint.history.removed,
             ended: checkpoint.history.ended.clone(),
         };
+        let ended = static_pods::is_static(&checkpoint.pod).then(|| self.static_ended.clone());
+        if ended.is_some() {
+            // Nothing may be told about it under its own uid.
+            self.surroundings.outbox.shown_by(&uid, None);
+        }
         let (desired, desired_rx) = watch::channel(desired);
         let (view, view_rx) = watch::channel(PodView::default());
         let worker = Worker::new(
@@ -315,7 +341,13 @@ impl Pods {
                 view: view_rx,
             },
         );
-        self.tracker.spawn(worker.run(self.shutdown.clone()));
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(async move {
+            worker.run(shutdown).await;
+            if let Some(ended) = ended {
+                ended.notify_one();
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -338,7 +370,8 @@ fn remove(entry: &Entry) {
         .send_if_modified(|desired| !std::mem::replace(&mut desired.is_removed, true));
 }
 
-/// The pod without what the agent itself writes, so that its own reports coming back are no news.
+/// The pod without what the agent itself writes, so that its own reports coming back are no news, and without any claim
+/// to be a static one.
 fn essence(mut pod: Pod) -> Pod {
     const OWN: [&str; 6] = [
         "PodReadyToStartContainers",
@@ -350,6 +383,9 @@ fn essence(mut pod: Pod) -> Pod {
     ];
     pod.metadata.resource_version = None;
     pod.metadata.managed_fields = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.remove(static_pods::SOURCE);
+    }
     let conditions = pod
         .status
         .take()

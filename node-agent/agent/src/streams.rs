@@ -162,8 +162,11 @@ impl Streams {
         }
     }
 
-    fn view(&self, target: &request::Target) -> Result<watch::Receiver<PodView>, Status> {
-        self.pods.view(&target.uid).ok_or_else(|| {
+    /// The uid under which the pod runs here, which for a static pod is not that of its mirror, and what it is.
+    fn find(&self, target: &request::Target) -> Result<(String, PodView), Status> {
+        let found = self.pods.view(&target.uid).map(|view| view.borrow().clone());
+        let found = found.and_then(|view| Some((view.pod.metadata.uid.clone()?, view)));
+        found.ok_or_else(|| {
             Status::new(
                 Reason::NotFound,
                 format!("pod \"{}\" is not on this node", target.pod),

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_api::static_pods::is_static;
 use flotilla_images::Image;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
@@ -404,7 +405,8 @@ impl Worker {
             }
             _ => {}
         }
-        if !self.checkpoint.history.removed {
+        // Of a static pod the mirror is given up once this worker has ended.
+        if !self.checkpoint.history.removed && !is_static(pod) {
             self.surroundings.outbox.gone(pod);
             // Both arms only wait. A shutdown leaves the checkpoint, so the next agent tells it again.
             tokio::select! {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use crate::builder::{Builder, FieldAccess, PartRule};
 use crate::field::{FieldErrors, Path};
 use crate::kind::{Kind, SubresourceInfo};
-use crate::pod_spec;
+use crate::{pod_spec, static_pods};
 
 /// A subresource that turns a connection into streams.
 const fn streams(name: &'static str, kind: &'static str) -> SubresourceInfo {
@@ -167,6 +167,7 @@ fn validate(pod: &Pod, errors: &mut FieldErrors) {
 }
 
 fn validate_update(new: &Pod, old: &Pod, errors: &mut FieldErrors) {
+    static_pods::validate_update(new, old, errors);
     if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
         pod_spec::validate_update(new, old, errors);
     }

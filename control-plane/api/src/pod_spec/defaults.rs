@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{
     ResourceRequirements, Volume,
 };
 
-use crate::quantity;
+use crate::{quantity, static_pods};
 
 /// Fills `field` in when it is absent or empty.
 fn text(field: &mut Option<String>, default: &str) {
@@ -41,9 +41,12 @@ pub(crate) fn set_defaults(spec: &mut PodSpec) {
 
 /// Further defaults of pods themselves; templates stay without them.
 pub(crate) fn set_pod_defaults(pod: &mut Pod) {
+    let has_account = !static_pods::is_mirror(pod);
     let spec = pod.spec.get_or_insert_default();
     set_defaults(spec);
-    text(&mut spec.service_account_name, "default");
+    if has_account {
+        text(&mut spec.service_account_name, "default");
+    }
     spec.service_account.clone_from(&spec.service_account_name);
     spec.enable_service_links.get_or_insert(true);
     let host_network = spec.host_network == Some(true);

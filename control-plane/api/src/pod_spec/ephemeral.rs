@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 use super::containers::{Surroundings, validate};
 use crate::field::{FieldErrors, Path};
+use crate::static_pods::is_mirror;
 
 const NOT_HERE: &str = "cannot be set for an Ephemeral Container";
 
@@ -63,12 +64,6 @@ fn list(pod: &Pod) -> &[EphemeralContainer] {
     let spec = pod.spec.as_ref();
     spec.and_then(|spec| spec.ephemeral_containers.as_deref())
         .unwrap_or_default()
-}
-
-/// Whether the pod stands for a static one, which only its node's file changes.
-pub(crate) fn is_mirror(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
 }
 
 /// All ephemeral containers of a spec. `converted` are the same ones as ordinary containers.

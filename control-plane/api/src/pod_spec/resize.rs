@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
-use super::ephemeral::is_mirror;
 use super::qos_class;
 use super::validate::one_of;
 use crate::field::{FieldErrors, Path};
 use crate::quantity::QuantityField;
+use crate::static_pods::is_mirror;
 
 /// What can be changed without another container.
 const MUTABLE: [&str; 2] = ["cpu", "memory"];

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use flotilla_api::{Reason, Status as ApiStatus};
-use flotilla_proto::node::{Ack, EventReport, PodGone, PodRemoved, PodReport, server_message::Kind as Said};
+use flotilla_proto::node::{
+    Ack, EventReport, MirrorPod, PodGone, PodRemoved, PodReport, server_message::Kind as Said,
+};
 use flotilla_resources::{DeleteOptions, EventRecord, EventType, Part, Resources};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-use super::{Assignments, Outbox, say};
+use super::{Assignments, Outbox, mirrors, say};
 
 /// Reports of one node that are written at once; an agent has one under way per pod.
 const AT_ONCE: usize = 64;
@@ -92,6 +94,16 @@ impl Reports {
             }
         };
         self.spawn(gone.sequence, work).await
+    }
+
+    /// Makes the pod that shows a static one.
+    pub(super) async fn mirror(&self, mirror: MirrorPod) -> Result<(), Status> {
+        let (resources, node) = (self.assignments.resources.clone(), self.node.clone());
+        let work = async move {
+            mirrors::ensure(&resources, &node, &mirror.pod_json).await?;
+            Ok(None)
+        };
+        self.spawn(mirror.sequence, work).await
     }
 
     /// Does the work beside the conversation, then acknowledges it; a failure ends the session, and the agent will

@@ -204,6 +204,10 @@ impl Conversation<'_> {
                 Some(subscribed) => subscribed.reports.gone(gone).await,
                 None => Ok(()),
             },
+            Heard::Mirror(mirror) => match &self.subscribed {
+                Some(subscribed) => subscribed.reports.mirror(mirror).await,
+                None => Ok(()),
+            },
             Heard::Event(event) => {
                 super::reports::event(&self.nodes.inner.resources, self.node, event);
                 Ok(())

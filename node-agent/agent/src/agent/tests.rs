@@ -1,6 +1,7 @@
 //! The agent against a server that speaks real gRPC and a machine without containers.
 
 mod policies;
+mod statics;
 mod tending;
 mod volumes;
 
@@ -131,6 +132,13 @@ impl Talk {
                     format!("{} gone", gone.name)
                 }
                 Said::Event(event) => format!("{} event {} {}", event.pod_name, event.reason, event.message),
+                Said::Mirror(mirror) => {
+                    self.say(Say::Ack(Ack {
+                        sequence: mirror.sequence,
+                    }))
+                    .await;
+                    format!("mirror {}", String::from_utf8_lossy(&mirror.pod_json))
+                }
                 Said::Node(_) => "node".to_owned(),
                 Said::Log(chunk) => {
                     format!(
@@ -336,6 +344,7 @@ impl Bench {
                 ..Reserve::default()
             },
             pressure_transition: Duration::from_secs(300),
+            static_pods: None,
             executable: PathBuf::from("/proc/self/exe"),
         }
     }
@@ -351,6 +360,7 @@ impl Bench {
         });
         let (connectors, connector) = watch::channel(plain);
         let shutdown = CancellationToken::new();
+        assembly.follow_files(&self.options(servers), &shutdown);
         let stop = shutdown.clone();
         let done = self.tracker.spawn(async move {
             let _connectors = connectors;

@@ -12,9 +12,9 @@ use crate::machine::ConnectPortError;
 
 /// Connects, so that the client learns at once if nothing listens there.
 pub(super) async fn begin(streams: &Streams, wanted: &PortForwardRequest) -> Result<TcpStream, Status> {
-    streams.view(&wanted.target)?;
+    let (uid, _) = streams.find(&wanted.target)?;
     let machine = &streams.surroundings.machine;
-    let connected = machine.connect(&wanted.target.uid, wanted.port).await;
+    let connected = machine.connect(&uid, wanted.port).await;
     connected.map_err(|error| {
         let reason = match error {
             ConnectPortError::NoSandbox => Reason::NotFound,

@@ -56,8 +56,9 @@ pub(super) async fn begin_exec(streams: &Streams, wanted: ExecRequest) -> Result
         command,
         streams: pipes,
     } = wanted;
+    let (uid, id) = run_id(streams, &target, &container)?;
     let spec = ExecSpec {
-        container: run_id(streams, &target, &container)?,
+        container: id,
         args: command,
         tty: pipes.tty,
         stdin: pipes.stdin,
@@ -68,11 +69,11 @@ pub(super) async fn begin_exec(streams: &Streams, wanted: ExecRequest) -> Result
     if spec.tty {
         return Ok(Process::Terminal(Box::new(Terminal {
             surroundings: streams.surroundings.clone(),
-            uid: target.uid,
+            uid,
             spec,
         })));
     }
-    match streams.surroundings.machine.exec(&target.uid, spec).await {
+    match streams.surroundings.machine.exec(&uid, spec).await {
         Ok(exec) => Ok(Process::Command(exec)),
         Err(ExecError::Unknown { .. } | ExecError::NotRunning { .. }) => Err(not_found(&container)),
         Err(error) => Ok(Process::Failed(failed(&error))),
@@ -85,18 +86,14 @@ fn failed(error: &ExecError) -> String {
 
 /// Joins a container's own process.
 pub(super) async fn begin_attach(streams: &Streams, wanted: AttachRequest) -> Result<Process, Status> {
-    let id = run_id(streams, &wanted.target, &wanted.container)?;
+    let (uid, id) = run_id(streams, &wanted.target, &wanted.container)?;
     let spec = AttachSpec {
         stdin: wanted.streams.stdin,
         stdout: wanted.streams.stdout,
         stderr: wanted.streams.stderr,
         size: None,
     };
-    let attached = streams
-        .surroundings
-        .machine
-        .attach(&wanted.target.uid, &id, spec)
-        .await;
+    let attached = streams.surroundings.machine.attach(&uid, &id, spec).await;
     match attached {
         Ok(exec) => Ok(Process::Container(exec)),
         Err(ExecError::Unknown { .. } | ExecError::NotRunning { .. }) => Err(not_found(&wanted.container)),
@@ -107,16 +104,16 @@ pub(super) async fn begin_attach(streams: &Streams, wanted: AttachRequest) -> Re
     }
 }
 
-/// The runtime's name of the container's present run.
+/// The uid under which the pod runs here, and the runtime's name of the container's present run.
 fn run_id(
     streams: &Streams,
     target: &flotilla_tunnel::request::Target,
     container: &str,
-) -> Result<String, Status> {
-    let view = streams.view(target)?;
-    let past = view.borrow().history.container(container);
-    let run = past.run.filter(|run| run.finished.is_none());
-    run.map(|run| run.id).ok_or_else(|| not_found(container))
+) -> Result<(String, String), Status> {
+    let (uid, view) = streams.find(target)?;
+    let run = view.history.container(container).run;
+    let run = run.filter(|run| run.finished.is_none());
+    run.map(|run| (uid, run.id)).ok_or_else(|| not_found(container))
 }
 
 fn not_found(container: &str) -> Status {
