@@ -33,6 +33,7 @@ mod logs;
 mod manifest;
 mod merge;
 mod output;
+mod patch;
 mod pods;
 mod port_forward;
 mod remote;
@@ -106,6 +107,8 @@ enum Verb {
     Scale(scale::Arguments),
     /// Follow or change the rollout of a Deployment
     Rollout(rollout::Arguments),
+    /// Change fields of objects
+    Patch(patch::Arguments),
     /// Set or remove labels
     Label(label::Arguments),
     /// Set or remove annotations
@@ -185,6 +188,7 @@ async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
         Verb::Cp(arguments) => cp::run(arguments, global).await,
         Verb::Scale(arguments) => scale::run(arguments, global).await,
         Verb::Rollout(arguments) => rollout::run(arguments, global).await,
+        Verb::Patch(arguments) => patch::run(arguments, global).await,
         Verb::Label(arguments) => label::run(arguments, label::Kind::Label, global).await,
         Verb::Annotate(arguments) => label::run(arguments, label::Kind::Annotation, global).await,
         Verb::Top(arguments) => top::run(arguments, global).await,

@@ -216,3 +216,54 @@ fn a_server_that_is_away_is_told_of() {
     "#]]
     .assert_eq(&server.run(&["get", "pods"]).replace(&free.to_string(), "ADDRESS"));
 }
+
+#[test]
+fn patch_sends_what_it_is_given_and_says_what_came_of_it() {
+    let server = FakeServer::start(|method, path| match (method, path) {
+        ("GET", path) if path.starts_with("/api/v1/namespaces/default/pods/web") => {
+            (200, json!({"metadata": {"name": "web", "resourceVersion": "1"}}))
+        }
+        ("PATCH", "/api/v1/namespaces/default/pods/web/resize?fieldManager=flotilla-patch") => {
+            (200, json!({"metadata": {"name": "web", "resourceVersion": "2"}}))
+        }
+        ("PATCH", path) if path.contains("/pods/web?") => {
+            (200, json!({"metadata": {"name": "web", "resourceVersion": "1"}}))
+        }
+        _ => not_found("pods", "nope"),
+    });
+    let resize = [
+        "patch",
+        "pod",
+        "web",
+        "--subresource",
+        "resize",
+        "-p",
+        "{spec: {containers: []}}",
+    ];
+    expect!["pod/web patched\n"].assert_eq(&server.run(&resize));
+    server.write("p.json", r#"[{"op":"add","path":"/a","value":1}]"#);
+    let none = [
+        "patch",
+        "po/web",
+        "--type=json",
+        "--patch-file=p.json",
+        "--dry-run=server",
+    ];
+    expect!["pod/web patched (no change) (server dry run)\n"].assert_eq(&server.run(&none));
+    expect![[r#"
+        GET /api/v1/namespaces/default/pods/web/resize 
+        PATCH /api/v1/namespaces/default/pods/web/resize?fieldManager=flotilla-patch {"spec":{"containers":[]}}
+        GET /api/v1/namespaces/default/pods/web 
+        PATCH /api/v1/namespaces/default/pods/web?fieldManager=flotilla-patch&dryRun=All [{"op":"add","path":"/a","value":1}]"#]]
+    .assert_eq(&server.requests());
+    expect![[r#"
+        stderr: Error from server (NotFound): pods "nope" not found
+        exit code 1
+    "#]]
+    .assert_eq(&server.run(&["patch", "pod", "nope", "-p", "{}"]));
+    expect![[r#"
+        stderr: error: a patch of type json is a list of operations, like [{"op": "remove", "path": "/spec/x"}]
+        exit code 1
+    "#]]
+    .assert_eq(&server.run(&["patch", "pod", "web", "--type", "json", "-p", "{}"]));
+}
