@@ -1,7 +1,11 @@
 //! `flotilla demo`: the program of the built-in image, a small HTTP server that shows where it runs and can be made to
 //! fail.
 //!
-//! Plain threads and no runtime: it starts in under a millisecond and each connection costs one small stack.
+//! Plain threads and no runtime: it starts in under a millisecond and each connection costs one small stack. Only gRPC,
+//! if asked for, brings a runtime with it.
+
+mod grpc;
+mod ports;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -39,7 +43,8 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn serve(arguments: &[String]) -> Result<(), String> {
-    let address = format!("0.0.0.0:{}", port(arguments, std::env::var("PORT").ok())?);
+    let ports = ports::ports(arguments, std::env::var("PORT").ok())?;
+    let address = format!("0.0.0.0:{}", ports.http);
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
@@ -50,6 +55,9 @@ fn serve(arguments: &[String]) -> Result<(), String> {
     let listener = TcpListener::bind(&address)
         .map_err(|error| format!("cannot listen on {address}: {}", reason(&error)))?;
     let demo = Arc::new(Demo::new(std::env::vars().collect()));
+    if let Some(port) = ports.grpc {
+        grpc::start(port, Arc::clone(&demo))?;
+    }
     log(&format!("{} listening on {address}", demo.greeting()));
     let accepting = Arc::clone(&demo);
     let spawned = thread::Builder::new()
@@ -68,18 +76,6 @@ fn serve(arguments: &[String]) -> Result<(), String> {
         thread::sleep(Duration::from_millis(5));
     }
     Ok(())
-}
-
-/// The port by `--port N`, else by the environment, else 8080.
-fn port(arguments: &[String], environment: Option<String>) -> Result<u16, String> {
-    let given = match arguments {
-        [] => environment,
-        [flag, port] if flag == "--port" => Some(port.clone()),
-        [flag] if flag.starts_with("--port=") => flag.strip_prefix("--port=").map(str::to_owned),
-        _ => return Err("usage: flotilla demo [--port N]".to_owned()),
-    };
-    let Some(port) = given else { return Ok(8080) };
-    port.parse().map_err(|_| format!("{port:?} is not a port"))
 }
 
 /// The system's words without the number that Rust adds.
@@ -460,17 +456,6 @@ mod tests {
         assert_eq!(exit("/exit?code=3"), Some(3));
         assert_eq!(exit("/exit"), Some(0));
         assert_eq!(exit("/exit?code=x"), None);
-    }
-
-    #[test]
-    fn the_port_comes_from_the_flag_then_the_environment() {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        assert_eq!(port(&[], None), Ok(8080));
-        assert_eq!(port(&[], Some("81".into())), Ok(81));
-        assert_eq!(port(&words(&["--port", "82"]), Some("81".into())), Ok(82));
-        assert_eq!(port(&words(&["--port=83"]), None), Ok(83));
-        assert!(port(&words(&["--port", "x"]), None).is_err());
-        assert!(port(&words(&["--prot", "1"]), None).is_err());
     }
 
     #[test]

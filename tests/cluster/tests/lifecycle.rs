@@ -212,3 +212,75 @@ fn a_debugger_joins_a_running_pod() {
     assert_eq!(status["restartCount"], 0);
     wait_ready(&cluster, "quiet", "True");
 }
+
+const ON_THE_WIRE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: wired}
+spec:
+  terminationGracePeriodSeconds: 3
+  initContainers:
+    - name: demo
+      image: flotilla.dev/demo:v1
+      restartPolicy: Always
+      args: [--grpc-port, '9090']
+      startupProbe: {grpc: {port: 9090}, periodSeconds: 1}
+      readinessProbe: {grpc: {port: 9090}, periodSeconds: 1, failureThreshold: 1}
+      livenessProbe: {grpc: {port: 9090, service: demo}, periodSeconds: 2, failureThreshold: 3}
+  containers:
+    - name: main
+      image: flotilla.test/busybox:latest
+      command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+      readinessProbe: {httpGet: {host: SERVER, port: 6443, scheme: HTTPS, path: /readyz}, periodSeconds: 1}
+      lifecycle:
+        postStart: {httpGet: {port: 8080, path: '/log?line=hook+begins'}}
+        preStop: {httpGet: {port: 8080, path: '/log?line=hook+ends'}}
+    - name: stranger
+      image: flotilla.test/busybox:latest
+      command: [sleep, '3600']
+      readinessProbe:
+        httpGet: {host: SERVER, port: 6443, scheme: HTTPS, path: /api/v1/secrets}
+        periodSeconds: 1
+        failureThreshold: 1
+";
+
+/// The API server is a real one with TLS, of an authority that no probe knows; the demo has gRPC's health protocol.
+#[test]
+fn probes_and_hooks_speak_tls_grpc_and_http() {
+    let cluster = Cluster::up(1, 0);
+    cluster.import_image("busybox");
+    let status = cluster.status();
+    let address = status["nodes"][0]["address"].as_str().unwrap();
+    cluster.apply(&ON_THE_WIRE.replace("SERVER", address));
+    let is_ready = |name: &str| container(&pod(&cluster, "wired"), name)["ready"] == true;
+    eventually("what answers is ready", LIMIT, || {
+        (is_ready("demo") && is_ready("main")).then_some(())
+    });
+    wait_event(
+        &cluster,
+        "wired",
+        "Unhealthy",
+        "Readiness probe failed: HTTP probe failed with statuscode: 403",
+    );
+    assert!(!is_ready("stranger"));
+    let logs = cluster.flotilla(&["logs", "wired", "-c", "demo"]);
+    assert!(logs.contains("hook begins"), "{logs}");
+    let turn_bad = "http://127.0.0.1:8080/healthz?set=bad";
+    let words = ["exec", "wired", "-c", "main", "--", "wget", "-q", "-O", "-"];
+    cluster.flotilla(&[&words[..], &["--post-data=x", turn_bad]].concat());
+    let told = "Readiness probe failed: service unhealthy (responded with \"NOT_SERVING\")";
+    wait_event(&cluster, "wired", "Unhealthy", told);
+    eventually("a new demo is well", LIMIT, || {
+        let demo = container(&pod(&cluster, "wired"), "demo");
+        (demo["restartCount"] == 1 && demo["ready"] == true).then_some(())
+    });
+    let mut follow = cluster.command(
+        flotilla_cluster_tests::flotilla_binary(),
+        &["logs", "-f", "wired", "-c", "demo"],
+    );
+    let follow = follow.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    cluster.flotilla(&["delete", "pod", "wired"]);
+    let said = follow.wait_with_output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("hook ends"), "{said}");
+}
