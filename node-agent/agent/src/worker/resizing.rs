@@ -69,24 +69,15 @@ impl Worker {
     /// Carries the resize out. False: the kernel refused, so wait before the next try.
     pub(super) async fn resize(&mut self) -> bool {
         let pod = self.checkpoint.pod.clone();
-        let done = self
-            .surroundings
-            .machine
-            .resize(&self.uid, self.sizes(&pod), resources(pod_limits(&pod)));
-        match done.await {
+        match self.give(&pod).await {
             Ok(()) => {
                 self.checkpoint.history.resized(&pod);
                 let told = "Pod resize completed".to_owned();
                 self.tell(Notice::of_pod(false, "ResizeCompleted", told));
                 true
             }
-            Err(error) => {
-                let message = report(&error);
-                tracing::warn!(
-                    pod = self.uid,
-                    error = report(&error),
-                    "a pod cannot be resized yet"
-                );
+            Err(message) => {
+                tracing::warn!(pod = self.uid, error = message, "a pod cannot be resized yet");
                 if self.checkpoint.history.resize.failure.as_ref() != Some(&message) {
                     self.tell(Notice::of_pod(true, "ResizeError", message.clone()));
                 }
@@ -94,6 +85,21 @@ impl Worker {
                 false
             }
         }
+    }
+
+    async fn give(&self, pod: &Pod) -> Result<(), String> {
+        let machine = &self.surroundings.machine;
+        let sizes = self.sizes(pod);
+        let usage = machine.usage(&self.uid).unwrap_or_default();
+        for (id, size) in &sizes {
+            let used = usage
+                .containers
+                .get(id)
+                .map_or(0, |usage| usage.working_set_bytes);
+            check_shrinking(id, size, used)?;
+        }
+        let done = machine.resize(&self.uid, sizes, resources(pod_limits(pod)));
+        done.await.map_err(|error| report(&error))
     }
 
     /// The limits of the containers that run.
@@ -106,5 +112,18 @@ impl Worker {
             Some((run.id.clone(), resources(container_limits(container))))
         };
         all.filter_map(size).collect()
+    }
+}
+
+/// The kernel would kill a container that has more than it may; kubelet waits until it has less, in these words.
+fn check_shrinking(id: &str, size: &flotilla_runtime::Resources, used: u64) -> Result<(), String> {
+    match size.memory_limit.and_then(|limit| u64::try_from(limit).ok()) {
+        Some(limit) if limit < used => {
+            let name = id.rsplit_once('-').map_or(id, |(name, _)| name);
+            Err(format!(
+                "attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"
+            ))
+        }
+        _ => Ok(()),
     }
 }

@@ -158,3 +158,26 @@ async fn a_running_pod_is_resized_if_there_is_room() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn memory_that_is_in_use_is_not_taken_away() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        let sized = |memory: &str| with(&format!(r#""resources":{{"limits":{{"memory":"{memory}"}}}}"#));
+        talk.lead(&[&sized("64Mi")]).await;
+        until(&mut talk, "Running 0 ready", "").await;
+        bench.machine.fill_memory("uid-web", 50 << 20);
+        talk.assign(&sized("32Mi")).await;
+        let told =
+            "attempting to set container \"web\" memory limit (33554432) below current usage (52428800)";
+        until(&mut talk, "", &format!("ResizeError: {told}")).await;
+        let log = bench.machine.log();
+        assert!(!log.iter().any(|entry| entry.starts_with("resize")), "{log:?}");
+        bench.machine.fill_memory("uid-web", 1 << 20);
+        until(&mut talk, "", "ResizeCompleted: Pod resize completed").await;
+        agent.stop().await;
+    })
+    .await;
+}
