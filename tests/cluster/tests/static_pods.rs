@@ -4,7 +4,9 @@
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use flotilla_cluster_tests::{Cluster, condition, eventually, is_ready, kubectls, succeed, text};
+use flotilla_cluster_tests::{
+    Cluster, condition, eventually, is_ready, kubectls, process_start, succeed, text,
+};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -113,6 +115,10 @@ fn a_static_pod_is_shown_served_and_nobodys_but_its_files() {
     succeed(cluster.command(&kubectl, &["delete", "pod", MIRROR]));
     let second = ready_mirror(&cluster, Some(&first));
     assert_eq!(container_id(&second), container_id(&first));
+    let patch = r#"{"spec": {"containers": [{"name": "main", "resources": {"limits": {"cpu": "1"}}}]}}"#;
+    let resize = cluster.try_flotilla(&["patch", "pod", MIRROR, "--subresource", "resize", "-p", patch]);
+    let told = text(&resize.stderr);
+    assert!(told.contains("static pods cannot be resized"), "{told}");
     // A change of the file replaces the pod, and with it the mirror.
     write(&cluster, "web.yaml", &manifest("two"));
     let third = ready_mirror(&cluster, Some(&second));
@@ -151,8 +157,12 @@ fn a_static_pod_needs_no_control_plane() {
     let first = ready_mirror(&cluster, None);
     cluster.local(&["kill", "server-1"]);
     let mut kill = Command::new("kill");
-    kill.args(["-KILL", &cluster.pid("agent-1").to_string()]);
+    let agent = cluster.pid("agent-1");
+    kill.args(["-KILL", &agent.to_string()]);
     succeed(kill);
+    eventually("the agent is gone", LIMIT, || {
+        process_start(agent).is_none().then_some(())
+    });
     write(&cluster, "web.yaml", &manifest("two"));
     write(
         &cluster,

@@ -152,6 +152,9 @@ async fn exists(
     }
 }
 
+/// Conditions of the agent's own that are there only while they hold.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// Takes over a reported status. Conditions that the agent does not know of stay. False when nothing changed.
 fn take_over(pod: &mut Pod, reported: &PodStatus) -> bool {
     let before = pod.status.take().unwrap_or_default();
@@ -162,6 +165,7 @@ fn take_over(pod: &mut Pod, reported: &PodStatus) -> bool {
         .iter()
         .flatten()
         .filter(|known| !conditions.iter().any(|condition| condition.type_ == known.type_))
+        .filter(|known| !PASSING.contains(&known.type_.as_str()))
         .cloned()
         .collect();
     conditions.extend(foreign);
@@ -199,4 +203,27 @@ pub(super) fn event(resources: &Resources, node: &str, event: EventReport) {
         component: "kubelet".into(),
         host: Some(node.to_owned()),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_of_others_stay_and_passing_ones_go() {
+        let status = |types: &[&str]| -> PodStatus {
+            let all: Vec<_> = types
+                .iter()
+                .map(|one| serde_json::json!({"type": one, "status": "True"}))
+                .collect();
+            serde_json::from_value(serde_json::json!({"conditions": all})).unwrap()
+        };
+        let mut pod = Pod {
+            status: Some(status(&["Ready", "PodResizeInProgress", "example.org/own"])),
+            ..Pod::default()
+        };
+        assert!(take_over(&mut pod, &status(&["Ready"])));
+        assert_eq!(pod.status, Some(status(&["Ready", "example.org/own"])));
+        assert!(!take_over(&mut pod, &status(&["Ready"])));
+    }
 }
