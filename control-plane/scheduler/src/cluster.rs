@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::classes::{ClassId, Classes};
 use crate::ports::{self, HostPort};
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 use flotilla_api::amounts::{self, Amounts, Demand, Usage};
 
 /// The position of a node in [`Cluster::nodes`].
@@ -62,6 +62,7 @@ struct Placed {
     ports: Vec<HostPort>,
     class: ClassId,
     owner: Option<String>,
+    claims: Vec<(String, String)>,
 }
 
 /// All nodes and what is on them.
@@ -151,7 +152,9 @@ impl Cluster {
             ports: ports::of(pod),
             class: self.classes.add(pod, index),
             owner: flotilla_api::controller_of(&pod.metadata).map(|owner| owner.uid.clone()),
+            claims: storage::claims_used(pod),
         };
+        self.storage.add_user(&placed.claims);
         let entry = &mut self.nodes[index];
         entry.requested.add(&placed.demand.requests);
         entry.usage.cpu_milli += placed.demand.usage.cpu_milli;
@@ -185,6 +188,7 @@ impl Cluster {
             }
         }
         self.classes.remove(placed.class, placed.node);
+        self.storage.remove_user(&placed.claims);
         if let Some(owner) = &placed.owner {
             self.forget_owned(owner, placed.node);
         }

@@ -45,6 +45,8 @@ pub enum Reason {
     VolumeAffinity,
     /// A claim of the pod can have no volume there.
     NoVolume,
+    /// Another pod uses a claim that only one may use at a time.
+    ClaimInUse,
 }
 
 impl fmt::Display for Reason {
@@ -65,6 +67,9 @@ impl fmt::Display for Reason {
             Reason::PodAntiAffinity => f.write_str("node(s) didn't match pod anti-affinity rules"),
             Reason::VolumeAffinity => f.write_str("node(s) didn't match PersistentVolume's node affinity"),
             Reason::NoVolume => f.write_str("node(s) didn't find available persistent volumes to bind"),
+            Reason::ClaimInUse => f.write_str(
+                "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+            ),
             Reason::ExistingAntiAffinity => {
                 f.write_str("node(s) didn't satisfy existing pods anti-affinity rules")
             }

@@ -51,7 +51,9 @@ impl Hopes {
         for reason in reasons {
             match reason {
                 Reason::Ports | Reason::TooManyPods | Reason::Insufficient(_) => hopes.pod_gone = true,
-                Reason::PodAntiAffinity | Reason::ExistingAntiAffinity => hopes.pod_gone = true,
+                Reason::PodAntiAffinity | Reason::ExistingAntiAffinity | Reason::ClaimInUse => {
+                    hopes.pod_gone = true;
+                }
                 Reason::Spread => (hopes.pod_gone, hopes.pod_placed) = (true, true),
                 Reason::PodAffinity => hopes.pod_placed = true,
                 Reason::VolumeAffinity | Reason::NoVolume => hopes.storage = true,

@@ -22,6 +22,36 @@ pub struct Storage {
     pub volumes: HashMap<String, Arc<PersistentVolume>>,
     /// By name.
     pub classes: HashMap<String, Arc<StorageClass>>,
+    /// How many pods that are on nodes use a claim.
+    pub users: HashMap<(String, String), u32>,
+}
+
+impl Storage {
+    /// Counts a pod that has come to a node as a user of these claims.
+    pub(crate) fn add_user(&mut self, claims: &[(String, String)]) {
+        for claim in claims {
+            *self.users.entry(claim.clone()).or_default() += 1;
+        }
+    }
+
+    /// Counts it no more.
+    pub(crate) fn remove_user(&mut self, claims: &[(String, String)]) {
+        for claim in claims {
+            if let Some(count) = self.users.get_mut(claim) {
+                *count -= 1;
+                if *count == 0 {
+                    self.users.remove(claim);
+                }
+            }
+        }
+    }
+}
+
+/// The claims of a pod by namespace and name.
+pub(crate) fn claims_used(pod: &Pod) -> Vec<(String, String)> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let names = claims::claims_of(pod).into_iter();
+    names.map(|(name, _)| (namespace.clone(), name)).collect()
 }
 
 /// What a pod's claims ask of a node.
@@ -33,6 +63,8 @@ pub struct Needs<'a> {
     waiting: Vec<(&'a PersistentVolumeClaim, Vec<&'a PersistentVolume>)>,
     /// What keeps the pod from every node.
     obstacle: Option<String>,
+    /// Another pod uses a claim that only one may use at a time.
+    is_in_use: bool,
 }
 
 /// What has to be written down before a pod is bound.
@@ -72,7 +104,8 @@ impl<'a> Needs<'a> {
 
     fn add(&mut self, storage: &'a Storage, pod: &Pod, name: &str, is_ephemeral: bool) -> Result<(), String> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let Some(claim) = storage.claims.get(&(namespace, name.to_owned())) else {
+        let key = (namespace, name.to_owned());
+        let Some(claim) = storage.claims.get(&key) else {
             return Err(match is_ephemeral {
                 true => format!(
                     "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
@@ -94,6 +127,12 @@ impl<'a> Needs<'a> {
                 "PVC \"{name}\" was not created for this pod (pod is not owner)"
             ));
         }
+        let modes = claim
+            .spec
+            .iter()
+            .flat_map(|spec| spec.access_modes.iter().flatten());
+        self.is_in_use |=
+            storage.users.contains_key(&key) && modes.into_iter().any(|mode| mode == "ReadWriteOncePod");
         if let Some(volume) = claims::volume_name(claim).filter(|_| claims::is_bound(claim)) {
             let missing =
                 || "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)".to_owned();
@@ -131,6 +170,9 @@ impl<'a> Needs<'a> {
     ///
     /// Why it cannot.
     pub fn check(&self, storage: &Storage, entry: &NodeEntry) -> Result<(), Reason> {
+        if self.is_in_use {
+            return Err(Reason::ClaimInUse);
+        }
         let Some(node) = &entry.node else { return Ok(()) };
         if !self.bound.iter().all(|volume| reaches(volume, node)) {
             return Err(Reason::VolumeAffinity);

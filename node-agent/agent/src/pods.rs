@@ -266,6 +266,13 @@ impl Pods {
         Some(references)
     }
 
+    /// Whether anything of a pod's volumes is on this node.
+    pub(crate) fn has_volumes(&self, uid: &str) -> bool {
+        let inner = self.lock();
+        let entry = inner.workers.get(uid);
+        entry.is_some_and(|entry| entry.view.borrow().history.volumes.is_present())
+    }
+
     /// The state of all pods.
     pub(crate) fn views(&self) -> Vec<PodView> {
         let inner = self.lock();

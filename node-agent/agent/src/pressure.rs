@@ -105,7 +105,9 @@ impl PressureWatch {
         let Some((uid, since)) = &memory.leaving else {
             return false;
         };
-        let leaves = since.elapsed() < GONE_WITHIN && self.machine.observe(uid).is_some();
+        // What its volumes hold is given back after its containers have ended.
+        let is_there = self.machine.observe(uid).is_some() || self.pods.has_volumes(uid);
+        let leaves = since.elapsed() < GONE_WITHIN && is_there;
         if !leaves {
             memory.leaving = None;
         }

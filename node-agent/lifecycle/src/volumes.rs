@@ -57,7 +57,7 @@ impl Volumes {
     }
 
     /// Whether anything has to be removed.
-    pub(crate) fn is_present(&self) -> bool {
+    pub fn is_present(&self) -> bool {
         !matches!(self, Volumes::Absent | Volumes::Removed)
     }
 

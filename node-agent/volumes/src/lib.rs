@@ -8,6 +8,7 @@ mod atomic;
 mod content;
 mod disk;
 mod empty_dir;
+mod exclusive;
 mod host_path;
 mod image;
 mod mounting;

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flotilla_api::claims;
 use flotilla_lifecycle::{Facts, References};
@@ -24,7 +25,7 @@ use crate::mounts::{self, MountError};
 use crate::ownership::Ownership;
 use crate::places::{self, VolumePlace};
 use crate::plan::{Source, plan};
-use crate::{atomic, empty_dir, host_path, image, persistent};
+use crate::{atomic, empty_dir, exclusive, host_path, image, persistent};
 
 /// Only root looks about in it; containers get mounts of what is theirs.
 const ROOT_OPTIONS: &str = "mode=0711";
@@ -91,6 +92,8 @@ pub enum TearDownError {
 pub struct Volumes {
     options: Options,
     disks: Disks,
+    /// Held while it is looked up who uses a volume.
+    admission: Arc<Mutex<()>>,
 }
 
 impl Volumes {
@@ -118,7 +121,11 @@ impl Volumes {
             fs::set_permissions(&options.state_dir, fs::Permissions::from_mode(0o711))
         })?;
         let disks = Disks::new(options.state_dir.join("disks"));
-        Ok(Volumes { options, disks })
+        Ok(Volumes {
+            options,
+            disks,
+            admission: Arc::default(),
+        })
     }
 
     /// Brings every volume of the pod to what it is to be. Those that cannot be are told of; the others are ready.
@@ -135,7 +142,10 @@ impl Volumes {
         };
         let mut failures = Vec::new();
         for (volume, source) in plan(order.facts, order.tokens) {
-            let made = source.and_then(|source| self.make(&places, pod, &volume, source, order.images));
+            let made = source.and_then(|source| {
+                self.admit(&order, &volume)?;
+                self.make(&places, pod, &volume, source, order.images)
+            });
             failures.extend(made.err().map(|problem| failed(&volume, problem)));
         }
         match failures.is_empty() {
@@ -219,6 +229,12 @@ impl Volumes {
         unmount(&self.options.run_dir)
     }
 
+    fn admit(&self, order: &Order<'_>, volume: &str) -> Result<(), String> {
+        let facts = order.facts;
+        let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        exclusive::admit(&self.options.run_dir, facts.pod, facts.references, volume)
+    }
+
     /// Makes one volume.
     fn make(
         &self,
@@ -283,7 +299,8 @@ fn leftover(path: &Path, source: io::Error) -> TearDownError {
     }
 }
 
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// What is in a folder; nothing where there is none.
+pub(crate) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         found => found?.map(|entry| Ok(entry?.path())).collect(),

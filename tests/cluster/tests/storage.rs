@@ -139,3 +139,54 @@ fn the_summary_tells_what_volumes_and_containers_hold() {
 fn used(filesystem: &Value) -> u64 {
     filesystem["usedBytes"].as_u64().unwrap_or(0)
 }
+
+#[test]
+fn a_claim_for_one_pod_is_had_by_one_pod() {
+    let cluster = Cluster::up(1, 1);
+    cluster.import_image("busybox");
+    cluster.apply(
+        "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: alone}, spec: {accessModes: \
+         [ReadWriteOncePod], resources: {requests: {storage: 16Mi}}}}",
+    );
+    let volumes = "[{name: data, persistentVolumeClaim: {claimName: alone}}]";
+    let mounts = "volumeMounts: [{name: data, mountPath: /data}]";
+    let manifest = |name: &str| pod(name, volumes, mounts, "touch /data/file");
+    let until_running = |name: &str| {
+        eventually(&format!("{name} runs"), LIMIT, || {
+            (phase(&cluster, name) == "Running").then_some(())
+        });
+    };
+    cluster.apply(&manifest("first"));
+    until_running("first");
+    let kubectl = kubectls().remove(0);
+    let until_told = |name: &str, wanted: &str| {
+        eventually(&format!("{name} is told {wanted:?}"), LIMIT, || {
+            let described = succeed(cluster.command(&kubectl, &["describe", "pod", name]));
+            described.contains(wanted).then_some(())
+        });
+    };
+    cluster.apply(&manifest("second"));
+    until_told(
+        "second",
+        "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+    );
+    // Pods that name their node get past the scheduler and not past the node.
+    let node = cluster.get(&["pod", "first"])["spec"]["nodeName"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let other = if node == "agent-1" { "server-1" } else { "agent-1" };
+    let bound =
+        |name: &str, node: &str| manifest(name).replace("spec:\n", &format!("spec:\n  nodeName: {node}\n"));
+    cluster.apply(&bound("third", &node));
+    until_told(
+        "third",
+        "volume uses the ReadWriteOncePod access mode and is already in use by another pod",
+    );
+    cluster.apply(&bound("elsewhere", other));
+    until_told("elsewhere", "no matching NodeSelectorTerms");
+    cluster.flotilla(&["delete", "pod", "elsewhere", "third"]);
+    assert_eq!(phase(&cluster, "second"), "Pending");
+    cluster.flotilla(&["delete", "pod", "first"]);
+    until_running("second");
+}

@@ -302,7 +302,17 @@ done";
             let volumes = cluster.get(&["pv"])["items"].clone();
             (volumes[0]["spec"]["capacity"]["storage"] == "128Mi").then_some(())
         });
+        let status = cluster.get(&["pvc", "data"])["status"].clone();
+        assert_eq!(status["capacity"]["storage"], "32Mi");
+        let pending = &status["conditions"][0];
+        assert_eq!(pending["type"], "FileSystemResizePending");
+        let told = "Waiting for user to (re-)start a pod to finish file system resize of volume on node.";
+        assert_eq!(pending["message"], told);
         cluster.flotilla(&["delete", "pod", "third"]);
+        // Without grace the object goes before what it stands for.
+        eventually("the disk is let go", LIMIT, || {
+            loop_devices(cluster).is_empty().then_some(())
+        });
         cluster.apply(&script("fourth", mounts, volumes, grow));
         "fourth"
     };

@@ -16,6 +16,10 @@ use super::{Known, drop_finalizer, modify, provision};
 use crate::context::{now, revision_of, settle, stamp, unless_gone};
 use crate::runner::{Next, ObjectKey, Reconcile, ReconcileError};
 
+/// Kubernetes' words; where the node may resize what is mounted, no pod has to be started for it.
+const RESIZE_PENDING: &str =
+    "Waiting for user to (re-)start a pod to finish file system resize of volume on node.";
+
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
@@ -246,7 +250,7 @@ impl ClaimController {
                 conditions.push(PersistentVolumeClaimCondition {
                     type_: "FileSystemResizePending".to_owned(),
                     status: "True".to_owned(),
-                    message: Some("Waiting for the node to resize the file system of the volume.".to_owned()),
+                    message: Some(RESIZE_PENDING.to_owned()),
                     last_transition_time: Some(since.clone()),
                     ..PersistentVolumeClaimCondition::default()
                 });

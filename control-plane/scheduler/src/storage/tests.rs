@@ -4,6 +4,8 @@ use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
+use crate::cluster::Cluster;
+use crate::place::{Placement, place};
 
 fn storage() -> Storage {
     let mut storage = Storage::default();
@@ -121,4 +123,46 @@ fn what_no_node_could_change_is_told_once() {
         "a",
         &expect!["node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"],
     );
+}
+
+#[test]
+fn a_claim_for_one_pod_keeps_others_out_until_that_one_is_gone() {
+    let mut cluster = Cluster::default();
+    let node = json!({"metadata": {"name": "a"}, "status": {"allocatable": {"cpu": "1", "pods": "10"}}});
+    cluster.set_node(Arc::new(serde_json::from_value(node).unwrap()));
+    for (name, mode) in [("alone", "ReadWriteOncePod"), ("shared", "ReadWriteOnce")] {
+        let claim = json!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"volumeName": name, "accessModes": [mode]}, "status": {"phase": "Bound"}});
+        let volume = json!({"metadata": {"name": name}, "spec": {}});
+        let key = ("default".to_owned(), name.to_owned());
+        let storage = &mut cluster.storage;
+        storage
+            .claims
+            .insert(key, Arc::new(serde_json::from_value(claim).unwrap()));
+        storage
+            .volumes
+            .insert(name.to_owned(), Arc::new(serde_json::from_value(volume).unwrap()));
+    }
+    let pod = |uid: &str, claim: &str| -> Pod {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]);
+        let pod = json!({"metadata": {"name": uid, "uid": uid, "namespace": "default"},
+            "spec": {"containers": [], "volumes": volumes}});
+        serde_json::from_value(pod).unwrap()
+    };
+    let told = |cluster: &Cluster, claim: &str| match place(cluster, &pod("new", claim), &mut 0) {
+        Placement::Node(node) => node,
+        Placement::Nowhere(refusals) => refusals.message(),
+    };
+    assert_eq!(told(&cluster, "alone"), "a");
+    cluster.add_pod(&pod("first", "alone"), "a");
+    cluster.add_pod(&pod("first", "alone"), "a");
+    cluster.add_pod(&pod("other", "shared"), "a");
+    assert_eq!(
+        told(&cluster, "alone"),
+        "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod \
+         access mode."
+    );
+    assert_eq!(told(&cluster, "shared"), "a");
+    cluster.remove_pod("first");
+    assert_eq!(told(&cluster, "alone"), "a");
 }
