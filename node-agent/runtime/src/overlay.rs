@@ -1,15 +1,13 @@
 //! Mounts a container's root: the image's layers below, a writable folder above.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount,
-    fsopen, move_mount,
-};
 
 /// The kernel takes one page of options, with the closing zero.
 const OPTIONS_BYTES_MAX: usize = 4095;
@@ -39,47 +37,41 @@ fn mount_with_options(
     let relative = lower.iter().map(|path| path.strip_prefix(&base).unwrap_or(path));
     let options = options(relative, upper, work, volatile);
     if options.len() > OPTIONS_BYTES_MAX {
-        return mount_layer_by_layer(lower, upper, work, target, volatile);
+        return mount_by_links(lower, upper, work, target, volatile);
     }
-    std::env::set_current_dir(&base)?;
-    let result = mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_os_str()),
-    );
+    mount_in(&base, &options, target)
+}
+
+fn mount_in(base: &Path, options: &OsStr, target: &Path) -> io::Result<()> {
+    std::env::set_current_dir(base)?;
+    let kind = Some("overlay");
+    let result = mount(kind, target, kind, MsFlags::empty(), Some(options));
     std::env::set_current_dir("/")?;
     Ok(result?)
 }
 
-/// For images of very many layers; Linux 6.5.
-fn mount_layer_by_layer(
+/// For images of very many layers: by links with short names, which the kernel follows while it mounts. (`lowerdir+`
+/// has no such limit, but needs Linux 6.5.)
+fn mount_by_links(
     lower: &[PathBuf],
     upper: &Path,
     work: &Path,
     target: &Path,
     volatile: bool,
 ) -> io::Result<()> {
-    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower {
-        fsconfig_set_string(&overlay, "lowerdir+", layer)?;
-    }
-    fsconfig_set_string(&overlay, "upperdir", upper)?;
-    fsconfig_set_string(&overlay, "workdir", work)?;
-    if volatile {
-        rustix::mount::fsconfig_set_flag(&overlay, "volatile")?;
-    }
-    fsconfig_create(&overlay)?;
-    let mount = fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    move_mount(
-        &mount,
-        "",
-        rustix::fs::CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?;
-    Ok(())
+    let links = work.with_file_name("links");
+    fs::create_dir(&links)?;
+    let names: Vec<PathBuf> = (0..lower.len())
+        .map(|number| PathBuf::from(number.to_string()))
+        .collect();
+    let linked = names
+        .iter()
+        .zip(lower)
+        .try_for_each(|(name, layer)| symlink(layer, links.join(name)));
+    let options = options(names.iter().map(PathBuf::as_path), upper, work, volatile);
+    let mounted = linked.and_then(|()| mount_in(&links, &options, target));
+    fs::remove_dir_all(&links)?;
+    mounted
 }
 
 fn options<'a>(lower: impl Iterator<Item = &'a Path>, upper: &Path, work: &Path, volatile: bool) -> OsString {
