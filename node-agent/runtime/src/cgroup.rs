@@ -184,8 +184,11 @@ impl Cgroups {
         for part in cgroup.split('/').filter(|part| !part.is_empty()) {
             let parent = folder.clone();
             folder.push(part);
+            if self.unified {
+                // Even where the child exists: who has just made it may not have come to this yet.
+                enable_controllers(&parent);
+            }
             match fs::create_dir(&folder) {
-                Ok(()) if self.unified => enable_controllers(&parent),
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -261,8 +264,11 @@ impl Cgroups {
 
 /// Lets children of a v2 folder use what it has; what cannot be enabled makes the limit fail that needs it.
 fn enable_controllers(folder: &Path) {
-    let available = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-    for controller in available.split_whitespace() {
+    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let enabled = read("cgroup.subtree_control");
+    let is_enabled = |controller: &&str| enabled.split_whitespace().any(|name| name == *controller);
+    let available = read("cgroup.controllers");
+    for controller in available.split_whitespace().filter(|name| !is_enabled(name)) {
         fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}")).ok();
     }
 }
@@ -354,6 +360,10 @@ mod tests {
         assert!(
             read("cgroup.subtree_control").starts_with('+'),
             "its children may be limited"
+        );
+        assert!(
+            fs::read_to_string(folder("f/burstable/cgroup.subtree_control")).is_ok(),
+            "that a folder is there does not mean that its parent lets it be limited"
         );
         assert_eq!(read("c-0/cpu.max"), "20000 100000");
         assert_eq!(read("c-0/cpu.weight"), "20");
