@@ -237,34 +237,30 @@ async fn limits_change_while_a_container_runs_and_its_use_is_told() {
         ..Resources::default()
     };
     pod.start_container(spec).await.unwrap();
-    assert_eq!(
-        node.cgroup_file("burstable/podp/c-0", "cpu.cfs_quota_us"),
-        "20000"
-    );
-    assert_eq!(node.cgroup_file("burstable", "cpu.shares"), "512");
+    let quota = || node.limit("burstable/podp/c-0", "cpu.cfs_quota_us", "cpu.max");
+    assert_eq!(quota(), node.by_version("20000", "20000 100000"));
+    let weight = |cgroup: &str| node.limit(cgroup, "cpu.shares", "cpu.weight");
+    assert_eq!(weight("burstable"), node.by_version("512", "20"));
     let larger = Resources {
         cpu_quota: Some(50_000),
         memory_limit: Some(128 << 20),
         ..Resources::default()
     };
     pod.update_resources("c-0", larger).await.unwrap();
+    assert_eq!(quota(), node.by_version("50000", "50000 100000"));
     assert_eq!(
-        node.cgroup_file("burstable/podp/c-0", "cpu.cfs_quota_us"),
-        "50000"
-    );
-    assert_eq!(
-        node.cgroup_file("burstable/podp/c-0", "memory.limit_in_bytes"),
+        node.limit("burstable/podp/c-0", "memory.limit_in_bytes", "memory.max"),
         "134217728"
     );
     pod.update_resources("c-0", Resources::default()).await.unwrap();
-    assert_eq!(node.cgroup_file("burstable/podp/c-0", "cpu.cfs_quota_us"), "-1");
-    let weight = Resources {
+    assert_eq!(quota(), node.by_version("-1", "max 100000"));
+    let heavier = Resources {
         cpu_shares: Some(2048),
         ..Resources::default()
     };
-    pod.update_pod_resources(weight).await.unwrap();
-    assert_eq!(node.cgroup_file("burstable/podp", "cpu.shares"), "2048");
-    assert_eq!(node.cgroup_file("burstable", "cpu.shares"), "2048");
+    pod.update_pod_resources(heavier).await.unwrap();
+    assert_eq!(weight("burstable/podp"), node.by_version("2048", "79"));
+    assert_eq!(weight("burstable"), node.by_version("2048", "79"));
 
     let (of_pod, containers) = pod.usage();
     let of_container = containers["c-0"];

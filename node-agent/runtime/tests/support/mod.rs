@@ -154,6 +154,18 @@ impl Node {
         fs::read_to_string(path).unwrap().trim().to_owned()
     }
 
+    /// Of a limit on v1 and on v2, that which this machine has.
+    pub(crate) fn by_version<'a>(&self, v1: &'a str, v2: &'a str) -> &'a str {
+        // Only the root of the v2 tree alone has this file there.
+        let is_unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        if is_unified { v2 } else { v1 }
+    }
+
+    /// A limit's file in a cgroup of this node, by its names on v1 and on v2.
+    pub(crate) fn limit(&self, cgroup: &str, v1: &str, v2: &str) -> String {
+        self.cgroup_file(cgroup, self.by_version(v1, v2))
+    }
+
     /// The processes in the cgroup of a container.
     pub(crate) fn processes(&self, container: &str) -> Vec<i32> {
         let mut found = Vec::new();
