@@ -46,13 +46,15 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServerArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let options = server_options(&args)?;
+    // Beside the server's own files: `flotilla image` looks there.
+    let agent_dir = options.data_dir.join("agent");
     let server = Server::new(options, shutdown.clone()).await?;
     if args.disable_agent {
         return Ok(server.run().await?);
     }
     let own_address = std::net::SocketAddr::new(args.node.address()?, args.port).to_string();
     let mut agent = args.node.agent_options(vec![own_address], None)?;
-    agent.data_dir = agent.data_dir.join("agent");
+    agent.data_dir = agent_dir;
     agent
         .labels
         .insert("node-role.kubernetes.io/control-plane".into(), String::new());
