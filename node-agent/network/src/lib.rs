@@ -11,7 +11,6 @@ pub mod netns;
 mod network;
 mod route;
 mod services;
-mod sources;
 mod traffic;
 mod tunnel;
 mod way;

@@ -246,12 +246,7 @@ impl Model {
     }
 
     fn compact(&mut self, pod: &v1::Pod, address: Ipv4Addr) -> Pod {
-        let initial = pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.init_containers.iter().flatten());
-        let sidecars = initial.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
         let ports: Vec<NamedPort> = ports
             .filter_map(|port| {
