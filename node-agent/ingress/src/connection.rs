@@ -24,17 +24,10 @@ use tokio_util::task::TaskTracker;
 use crate::activity::{Activity, Watched};
 use crate::forward::{Forwarder, Tasks};
 use crate::headers::Scheme;
+use crate::limits::Limits;
 
 /// A client that does not finish its handshake by then is no client.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// A request's head has to be there within this time of the last answer, or of the beginning: no slow trickle of headers,
-/// and no connection that is kept for longer without use.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// A connection on which no byte moves is closed, whatever is under way on it: a silent endpoint, a client that takes
-/// nothing, a WebSocket without pings.
-pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(600);
-/// When the proxy stops, requests under way get this long; less than the five seconds of the agent.
-const DRAIN_LIMIT: Duration = Duration::from_secs(4);
 /// As much of a request's head as other proxies take.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection, as many as browsers ask for.
@@ -44,7 +37,8 @@ const STREAMS_MAX: u32 = 128;
 pub(crate) struct Caller {
     pub(crate) address: IpAddr,
     pub(crate) scheme: Scheme,
-    pub(crate) activity: Activity,
+    pub(crate) limits: Limits,
+    activity: Activity,
     stopping: CancellationToken,
     _slot: OwnedSemaphorePermit,
 }
@@ -53,6 +47,7 @@ impl Caller {
     pub(crate) fn new(
         peer: SocketAddr,
         scheme: Scheme,
+        limits: Limits,
         stopping: CancellationToken,
         slot: OwnedSemaphorePermit,
     ) -> Self {
@@ -60,6 +55,7 @@ impl Caller {
             // An IPv4 client of a dual-stack socket.
             address: peer.ip().to_canonical(),
             scheme,
+            limits,
             activity: Activity::new(),
             stopping,
             _slot: slot,
@@ -69,7 +65,12 @@ impl Caller {
     /// Ends some time after the proxy was told to stop.
     pub(crate) async fn drained(&self) {
         self.stopping.cancelled().await;
-        tokio::time::sleep(DRAIN_LIMIT).await;
+        tokio::time::sleep(self.limits.drain).await;
+    }
+
+    /// Ends once no byte has moved for too long.
+    pub(crate) async fn silent(&self) {
+        self.activity.ceased(self.limits.idle).await;
     }
 }
 
@@ -116,7 +117,7 @@ impl Service {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_LIMIT)
+            .header_read_timeout(caller.limits.head)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
@@ -145,7 +146,7 @@ where
 {
     let mut connection = pin!(connection);
     let mut drained = pin!(caller.drained());
-    let mut idle = pin!(caller.activity.ceased(IDLE_LIMIT));
+    let mut idle = pin!(caller.silent());
     let mut is_finishing = false;
     loop {
         // Dropping the connection, which all other arms lead to, closes it.

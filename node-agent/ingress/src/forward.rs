@@ -39,8 +39,6 @@ use crate::tunnel;
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How many endpoints a request is offered to.
 const ENDPOINTS_TRIED_MAX: usize = 3;
-/// How long an endpoint may take to begin its answer after the last byte of the request, as in most proxies.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Kept connections are closed earlier than servers do it (Node.js after 5 s), so that few requests meet one that is
 /// being closed.
 const KEPT_IDLE: Duration = Duration::from_secs(4);
@@ -159,8 +157,8 @@ enum Failure {
     Missing(Missing),
     /// The last endpoint that was tried, and why.
     Endpoint(SocketAddr, String),
-    /// This endpoint was too slow.
-    Slow(SocketAddr),
+    /// This endpoint took longer than that.
+    Slow(SocketAddr, Duration),
 }
 
 impl Failure {
@@ -184,11 +182,11 @@ impl Failure {
                 StatusCode::BAD_GATEWAY,
                 format!("service {service}, endpoint {address}: {why}"),
             ),
-            Failure::Slow(address) => (
+            Failure::Slow(address, limit) => (
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
                     "service {service}, endpoint {address}: no answer within {} s",
-                    ANSWER_LIMIT.as_secs()
+                    limit.as_secs()
                 ),
             ),
         };
@@ -257,7 +255,7 @@ impl<'a> Exchange<'a> {
             };
             let address = lease.endpoint.address;
             let error = match self.ask(&lease).await {
-                None => return Err(Failure::Slow(address)),
+                None => return Err(Failure::Slow(address, self.caller.limits.answer)),
                 Some(Ok(response)) => return Ok(self.respond(response, lease)),
                 Some(Err(error)) => error,
             };
@@ -288,7 +286,7 @@ impl<'a> Exchange<'a> {
         // Dropping either arm ends the exchange with the endpoint.
         tokio::select! {
             answered = self.forwarder.client.request(request) => Some(answered),
-            () = self.activity.ceased(ANSWER_LIMIT) => None,
+            () = self.activity.ceased(self.caller.limits.answer) => None,
         }
     }
 

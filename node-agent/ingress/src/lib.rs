@@ -5,9 +5,9 @@
 //! service's endpoints ([`forward`]), dialling it directly. Never sees a secret that no ingress names, and never
 //! buffers a body.
 //!
-//! Bounds and limits, each beside its reason: 4,096 connections at once ([`listen`]), 30 s for a request's head and
-//! between two requests, 10 s for a TLS handshake, ten minutes without a byte on a connection ([`connection`]), 2 s to
-//! connect to an endpoint, three endpoints tried, 60 s for an endpoint's answer to begin ([`forward`]), 4 s to drain.
+//! Bounds, each beside its reason: 4,096 connections at once, 30 s for a request's head and between two requests, ten
+//! minutes without a byte on a connection, 60 s for an endpoint's answer to begin, 4 s to drain ([`Limits`]); 10 s for a
+//! TLS handshake ([`connection`]); 2 s to connect to an endpoint, three endpoints tried ([`forward`]).
 
 mod activity;
 mod answer;
@@ -18,6 +18,7 @@ mod declared;
 mod forward;
 mod headers;
 mod hosts;
+mod limits;
 mod listen;
 mod live;
 mod paths;
@@ -28,6 +29,7 @@ mod tunnel;
 
 pub use balancer::{Endpoints, Reachable};
 pub use declared::Port;
+pub use limits::Limits;
 pub use listen::Listening;
 pub use proxy::{Options, Proxy};
 pub use rules::SharedRules;

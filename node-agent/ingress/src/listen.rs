@@ -14,10 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{Caller, Service};
 use crate::headers::Scheme;
+use crate::limits::Limits;
 
-/// Connections at once. Each costs up to 100 KiB with TLS and two of the process's files; others wait in the kernel until
-/// one ends.
-pub(crate) const CONNECTIONS_MAX: usize = 4096;
 /// Connections that the kernel keeps for us.
 const BACKLOG: u32 = 1024;
 /// After a failure to listen, for example because somebody else has the port.
@@ -50,6 +48,7 @@ struct ListenError {
 pub(crate) struct Listener {
     pub(crate) port: u16,
     pub(crate) scheme: Scheme,
+    pub(crate) limits: Limits,
     pub(crate) service: Service,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) listening: watch::Sender<Listening>,
@@ -77,7 +76,7 @@ impl Listener {
             };
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    let caller = Caller::new(peer, self.scheme, stopping.clone(), slot);
+                    let caller = Caller::new(peer, self.scheme, self.limits, stopping.clone(), slot);
                     self.tracker.spawn(self.service.clone().converse(stream, caller));
                 }
                 Err(error) => {

@@ -16,7 +16,8 @@ use crate::certificates::server_config;
 use crate::connection::Service;
 use crate::forward::Forwarder;
 use crate::headers::Scheme;
-use crate::listen::{CONNECTIONS_MAX, Listener, Listening};
+use crate::limits::Limits;
+use crate::listen::{Listener, Listening};
 use crate::live::{Live, Maker};
 use crate::rules::SharedRules;
 
@@ -32,6 +33,7 @@ pub struct Options {
 /// The proxy.
 pub struct Proxy {
     options: Options,
+    limits: Limits,
     rules: SharedRules,
     endpoints: Arc<dyn Endpoints>,
     listening: watch::Sender<Listening>,
@@ -55,11 +57,17 @@ impl Proxy {
     ) -> Self {
         Self {
             options,
+            limits: Limits::default(),
             rules,
             endpoints,
             listening: watch::Sender::default(),
             tracker,
         }
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The ports that are open at the moment.
@@ -105,7 +113,7 @@ impl Proxy {
         let live = Arc::new(ArcSwap::from_pointee(live));
         let stopping = shutdown.child_token();
         let listeners = TaskTracker::new();
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let slots = Arc::new(Semaphore::new(self.limits.connections));
         let forwarder = Forwarder::new(live.clone(), self.listening.subscribe(), self.tracker.clone());
         let start = |port: u16, scheme: Scheme, tls| {
             let service = Service {
@@ -116,6 +124,7 @@ impl Proxy {
             let listener = Listener {
                 port,
                 scheme,
+                limits: self.limits,
                 service,
                 slots: slots.clone(),
                 listening: self.listening.clone(),

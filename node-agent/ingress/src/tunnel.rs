@@ -4,7 +4,7 @@ use flotilla_report::report;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 
-use crate::connection::{Caller, IDLE_LIMIT};
+use crate::connection::Caller;
 
 /// Carries bytes between a client and an endpoint.
 pub(crate) async fn carry(client: OnUpgrade, endpoint: OnUpgrade, caller: &Caller) {
@@ -18,7 +18,7 @@ pub(crate) async fn carry(client: OnUpgrade, endpoint: OnUpgrade, caller: &Calle
     // Dropping the copy closes both sides, which is what all other arms are for.
     tokio::select! {
         () = copy(client, endpoint) => {}
-        () = caller.activity.ceased(IDLE_LIMIT) => {}
+        () = caller.silent() => {}
         () = caller.drained() => {}
     }
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use flotilla_ingress::Limits;
 use support::{World, endpoint, ingress, raw_endpoint, secret, send, within};
 
 #[tokio::test]
@@ -395,5 +396,106 @@ async fn two_requests_cannot_be_made_of_one() {
         1,
         "{answer}"
     );
+    world.stop().await;
+}
+
+/// Reads until the proxy closes the connection.
+async fn closed(stream: &mut TcpStream) -> String {
+    let mut rest = Vec::new();
+    within(stream.read_to_end(&mut rest)).await.unwrap();
+    String::from_utf8(rest).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_its_headers_or_keeps_a_connection_unused_is_sent_away() {
+    let world = World::with(Limits {
+        head: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    world
+        .rules
+        .ingress(&ingress("a.test", &[("/", "web")], &json!({})));
+    let port = world.http().await;
+    let mut slow = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\nx-slow")
+        .await
+        .unwrap();
+    let mut unused = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    unused
+        .write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")
+        .await
+        .unwrap();
+    let answered = closed(&mut unused).await;
+    assert!(answered.starts_with("HTTP/1.1 503"), "{answered}");
+    assert!(!closed(&mut slow).await.contains("HTTP/1.1 2"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_in_time_is_a_504_and_is_not_asked_twice() {
+    let world = World::with(Limits {
+        answer: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.serve("web", &[listener.local_addr().unwrap()]);
+    world
+        .rules
+        .ingress(&ingress("a.test", &[("/", "web")], &json!({})));
+    let port = world.http().await;
+    let request = Request::get("/").header("host", "a.test");
+    let (head, body) = send(port, request.body(Full::default()).unwrap()).await;
+    assert_eq!(head.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(body.contains("service shop/web:80, endpoint 127.0.0.1"), "{body}");
+    within(listener.accept()).await.unwrap();
+    let second = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+    assert!(second.is_err(), "the request came once");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_moves_is_closed() {
+    let world = World::with(Limits {
+        idle: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    let endpoint = support::websocket_endpoint(&world).await;
+    world.serve("web", &[endpoint]);
+    world
+        .rules
+        .ingress(&ingress("a.test", &[("/", "web")], &json!({})));
+    let port = world.http().await;
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut socket, _) = within(tokio_tungstenite::client_async("ws://a.test/", stream))
+        .await
+        .unwrap();
+    let ended = within(socket.next()).await;
+    assert!(!matches!(ended, Some(Ok(Message::Text(_)))), "{ended:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_bound_is_served_once_another_one_ends() {
+    let world = World::with(Limits {
+        connections: 1,
+        ..Limits::default()
+    });
+    let endpoint = endpoint(&world, "web").await;
+    world.serve("web", &[endpoint]);
+    world
+        .rules
+        .ingress(&ingress("a.test", &[("/", "web")], &json!({})));
+    let port = world.http().await;
+    let ask = b"GET /one HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    let mut first = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    first.write_all(ask).await.unwrap();
+    let mut buffer = [0; 1024];
+    assert!(within(first.read(&mut buffer)).await.unwrap() > 0);
+    let mut second = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    second.write_all(ask).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read(&mut buffer)).await;
+    assert!(early.is_err(), "the second one waits");
+    drop(first);
+    assert!(within(second.read(&mut buffer)).await.unwrap() > 0);
     world.stop().await;
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_api::ingresses;
-use flotilla_ingress::{Endpoints, Listening, Options, Port, Proxy, Reachable, SharedRules};
+use flotilla_ingress::{Endpoints, Limits, Listening, Options, Port, Proxy, Reachable, SharedRules};
 use futures::{SinkExt as _, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
@@ -93,6 +93,15 @@ impl World {
     }
 
     pub(crate) fn on(http_port: Option<u16>, https_port: Option<u16>) -> Self {
+        Self::within(http_port, https_port, Limits::default())
+    }
+
+    /// A proxy for plain requests with other limits.
+    pub(crate) fn with(limits: Limits) -> Self {
+        Self::within(Some(0), None, limits)
+    }
+
+    fn within(http_port: Option<u16>, https_port: Option<u16>, limits: Limits) -> Self {
         let rules = SharedRules::default();
         rules.class(&ingresses::flotilla_class());
         rules.classes_synced();
@@ -104,6 +113,7 @@ impl World {
             https_port,
         };
         let proxy = Proxy::new(options, rules.clone(), services.clone(), tracker.clone());
+        let proxy = proxy.with_limits(limits);
         let (listening, shutdown) = (proxy.listening(), CancellationToken::new());
         tracker.spawn(proxy.run(shutdown.clone()));
         Self {
