@@ -7,6 +7,7 @@
 
 mod garbage;
 mod harness;
+mod ingresses;
 mod leadership;
 mod namespaces;
 mod nodes;
