@@ -79,6 +79,15 @@ fn a_web_application_counts_its_visitors_in_redis() {
         });
         assert!(number(&text) > number(&second), "{text}");
     }
+    // By the Ingress, from any node's own address.
+    for node in ["server-1", "agent-1"] {
+        let host = "Host: guestbook.example.com";
+        let url = "http://127.0.0.1/cgi-bin/visit";
+        let text = eventually("the Ingress answers on each node", LIMIT, || {
+            on_node(&cluster, node, &["curl", "-fsS", "-m", "5", "-H", host, url])
+        });
+        assert!(number(&text) > number(&second), "{text}");
+    }
 
     // A change of the ConfigMap reaches the running pods.
     let anew = example("guestbook.yaml").replace("greeting: Welcome", "greeting: Hello again");
