@@ -37,6 +37,11 @@ impl Cluster {
 
     /// The same, with further flags for `flotilla local up`.
     pub fn up_with(servers: u32, agents: u32, flags: &[&str]) -> Self {
+        Self::up_on(servers, agents, flags, |_| {})
+    }
+
+    /// The same, on what `prepare` makes of the folder in which each node will have one of its name.
+    pub fn up_on(servers: u32, agents: u32, flags: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}-{number}", std::process::id());
         let folder = tempfile::Builder::new()
@@ -48,6 +53,7 @@ impl Cluster {
             kubeconfig: PathBuf::new(),
             folder,
         };
+        prepare(&cluster.folder().join(&cluster.name));
         let (servers, agents) = (servers.to_string(), agents.to_string());
         let mut words = vec!["up", "--servers", &servers, "--agents", &agents];
         words.extend(flags);

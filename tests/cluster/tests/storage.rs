@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
 
+use std::process::Command;
 use std::time::Duration;
 
-use flotilla_cluster_tests::{Cluster, eventually, kubectls, succeed};
+use flotilla_cluster_tests::{Cluster, condition, eventually, kubectls, succeed};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -189,4 +190,73 @@ fn a_claim_for_one_pod_is_had_by_one_pod() {
     assert_eq!(phase(&cluster, "second"), "Pending");
     cluster.flotilla(&["delete", "pod", "first"]);
     until_running("second");
+}
+
+/// A file system in memory under a node's data folder, for as long as the test runs.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: std::path::PathBuf, options: &str) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "small-disk"])
+            .arg(&folder);
+        succeed(mount);
+        Self(folder)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The node has a copy of the mount in its own namespace, which ends with the node.
+        let done = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_pod_that_fills_it() {
+    let mut disk = None;
+    let cluster = Cluster::up_on(1, 1, &[], |nodes| {
+        disk = Some(SmallDisk::mount(nodes.join("agent-1"), "size=1500M"));
+    });
+    // Unmounted before the cluster goes, which removes the folder.
+    let _disk = disk;
+    cluster.import_image("busybox");
+    let on_agent = |manifest: String| {
+        manifest.replace(
+            "spec:\n",
+            "spec:\n  nodeSelector: {kubernetes.io/hostname: agent-1}\n",
+        )
+    };
+    let scratch = "[{name: scratch, emptyDir: {}}]";
+    let mounts = "volumeMounts: [{name: scratch, mountPath: /scratch}]";
+    let fill = |mebibytes: u32| format!("dd if=/dev/zero of=/scratch/file bs=1M count={mebibytes}");
+    cluster.apply(&on_agent(pod("modest", scratch, mounts, &fill(10))));
+    eventually("the modest pod runs", LIMIT, || {
+        (phase(&cluster, "modest") == "Running").then_some(())
+    });
+    cluster.apply(&on_agent(pod("filler", scratch, mounts, &fill(5000))));
+    let message = evicted(&cluster, "filler");
+    let told = "The node was low on resource: ephemeral-storage. Threshold quantity: ";
+    assert!(message.starts_with(told), "{message}");
+    let filler = cluster.get(&["pod", "filler"]);
+    assert_eq!(condition(&filler, "DisruptionTarget"), Some("True"));
+    eventually("the node tells of it and is tainted", LIMIT, || {
+        let node = cluster.get(&["node", "agent-1"]);
+        let taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        let is_tainted = taints
+            .iter()
+            .any(|taint| taint["key"] == "node.kubernetes.io/disk-pressure");
+        (condition(&node, "DiskPressure") == Some("True") && is_tainted).then_some(())
+    });
+    // A pod that names the node itself is not taken now.
+    let late = pod("late", "[]", "", "true").replace("spec:\n", "spec:\n  nodeName: agent-1\n");
+    cluster.apply(&late);
+    assert_eq!(
+        evicted(&cluster, "late"),
+        "Pod was rejected: The node had condition: [DiskPressure]. "
+    );
+    assert_eq!(phase(&cluster, "modest"), "Running");
 }
