@@ -153,6 +153,8 @@ fn pods_run_images_of_a_registry_with_a_password_and_of_other_nodes() {
         node["status"]["images"].to_string().contains(&id).then_some(())
     });
 
+    check_accounts_secrets(&cluster, &image);
+
     // Imported on one node only.
     let archive = image_archive("busybox");
     cluster.image(
@@ -163,4 +165,22 @@ fn pods_run_images_of_a_registry_with_a_password_and_of_other_nodes() {
     running(&cluster, "neighbour");
     let list = cluster.image("agent-1", &["list"]);
     assert!(list.contains("flotilla.test/busybox:latest"), "{list}");
+}
+
+/// A pod without secrets of its own has those of its service account; one that has some keeps to them.
+fn check_accounts_secrets(cluster: &Cluster, image: &str) {
+    let secrets = r#"{"imagePullSecrets": [{"name": "registry"}]}"#;
+    cluster.flotilla(&["patch", "serviceaccount", "default", "-p", secrets]);
+    cluster.apply(&pod("heir", image, "server-1", ""));
+    running(cluster, "heir");
+    assert_eq!(text(cluster, "heir", "/spec/imagePullSecrets/0/name"), "registry");
+    assert_eq!(text(cluster, "heir", "/spec/serviceAccountName"), "default");
+    cluster.apply(&pod(
+        "own",
+        image,
+        "server-1",
+        "imagePullSecrets: [{name: other}]",
+    ));
+    let own = cluster.get(&["pod", "own"]);
+    assert_eq!(own["spec"]["imagePullSecrets"], json!([{"name": "other"}]));
 }
