@@ -67,4 +67,7 @@ pub enum NetworkError {
         /// What nft said.
         message: String,
     },
+    /// What a pod may send under which address could not be told.
+    #[error("cannot keep pods to their own addresses")]
+    Sources(#[source] flotilla_nftables::NetlinkError),
 }

@@ -11,6 +11,7 @@ pub mod netns;
 mod network;
 mod route;
 mod services;
+mod sources;
 mod traffic;
 mod tunnel;
 mod way;

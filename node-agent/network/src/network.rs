@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use flotilla_report::report;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 
@@ -15,7 +16,7 @@ use crate::allocations::Allocations;
 use crate::cidr::Cidr;
 use crate::traffic::{self, Traffic};
 use crate::way::{self, Overlay, Way};
-use crate::{NetworkError, link, masquerade, netns, route, services, tunnel};
+use crate::{NetworkError, link, masquerade, netns, route, services, sources, tunnel};
 
 /// What a node's network is made of.
 #[derive(Debug, Clone)]
@@ -70,6 +71,8 @@ struct Inner {
 struct State {
     allocations: Allocations,
     configured: Option<Configured>,
+    /// Whether the kernel keeps pods to their own addresses.
+    keeps_sources: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,7 @@ impl Network {
         let state = Mutex::new(State {
             allocations,
             configured: None,
+            keeps_sources: false,
         });
         Ok(Self {
             inner: Arc::new(Inner { options, state }),
@@ -183,6 +187,39 @@ impl Refused {
     }
 }
 
+/// Addresses and what the kernel knows of them change together: nothing else may come between.
+impl State {
+    /// A kernel that cannot do this leaves pods free to name any source.
+    fn keep_sources(&mut self) {
+        let known = self.allocations.all().iter();
+        let known: Vec<_> = known.map(|(uid, address)| (host_side(uid), *address)).collect();
+        let kept = sources::install(&known);
+        self.keeps_sources = kept.is_ok();
+        if let Err(error) = kept {
+            tracing::warn!(
+                error = report(&error),
+                "pods may send under any address: network policies do not hold against forged packets"
+            );
+        }
+    }
+
+    fn assign(&mut self, uid: &str, cidr: Cidr) -> Result<Ipv4Addr, NetworkError> {
+        let address = self.allocations.assign(uid, cidr)?;
+        if self.keeps_sources {
+            sources::add((host_side(uid), address)).map_err(NetworkError::Sources)?;
+        }
+        Ok(address)
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), NetworkError> {
+        let address = self.allocations.all().get(uid).copied();
+        if let Some(address) = address.filter(|_| self.keeps_sources) {
+            sources::remove((host_side(uid), address)).map_err(NetworkError::Sources)?;
+        }
+        self.allocations.release(uid)
+    }
+}
+
 impl Inner {
     fn configure(&self, config: &NodeConfig) -> Result<(), NetworkError> {
         let (pods, cluster) = (config.pod_cidr.parse()?, config.cluster_cidr.parse()?);
@@ -218,6 +255,7 @@ impl Inner {
             })?;
         }
         masquerade::install(bridge, pods, cluster)?;
+        self.state().keep_sources();
         self.state().configured = Some(Configured {
             pods,
             bridge_index,
@@ -247,7 +285,7 @@ impl Inner {
         let (configured, address) = {
             let mut state = self.state();
             let configured = state.configured.ok_or(NetworkError::NotConfigured)?;
-            (configured, state.allocations.assign(uid, configured.pods)?)
+            (configured, state.assign(uid, configured.pods)?)
         };
         let namespace = File::open(netns).map_err(|source| NetworkError::System {
             action: "enter the network of pod",
@@ -289,7 +327,7 @@ impl Inner {
         here("detach pod", uid, async |handle| {
             link::remove(&handle, &host_side).await
         })?;
-        self.state().allocations.release(uid)
+        self.state().release(uid)
     }
 
     fn pod_mtu(&self, configured: &Configured) -> u32 {
@@ -382,7 +420,11 @@ impl Inner {
         here("remove bridge", bridge, async |handle| {
             link::remove(&handle, bridge).await
         })?;
-        self.state().configured = None;
+        let mut state = self.state();
+        state.configured = None;
+        if std::mem::take(&mut state.keeps_sources) {
+            sources::uninstall().map_err(NetworkError::Sources)?;
+        }
         masquerade::remove(bridge)
     }
 
@@ -434,7 +476,7 @@ fn explain<T>(
 fn host_side(uid: &str) -> String {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325, step);
-    format!("pod{:012x}", hash & 0xffff_ffff_ffff)
+    format!("{}{:012x}", sources::PREFIX, hash & 0xffff_ffff_ffff)
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub enum Dynamic {
 /// One step of a rule. A step that does not fit ends the rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
-    /// Loads from the IPv4 header.
+    /// Loads from the header of the network, IPv4's or ARP's.
     Network {
         /// Where it goes.
         to: Word,
@@ -66,6 +66,16 @@ pub enum Expression {
     },
     /// Loads the number of the transport protocol.
     Protocol {
+        /// Where it goes.
+        to: Word,
+    },
+    /// Loads the number of the protocol that the link carries, as IPv4's 0x0800.
+    LinkProtocol {
+        /// Where it goes.
+        to: Word,
+    },
+    /// Loads the name of the link that the packet came by: four words.
+    InputName {
         /// Where it goes.
         to: Word,
     },
@@ -179,6 +189,8 @@ pub enum Expression {
 
 const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
+const META_LINK_PROTOCOL: u32 = 1;
+const META_INPUT_NAME: u32 = 6;
 const META_PROTOCOL: u32 = 16;
 const FIB_RESULT_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
@@ -206,7 +218,9 @@ impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Expression::Network { .. } | Expression::Transport { .. } => "payload",
-            Expression::Protocol { .. } => "meta",
+            Expression::Protocol { .. } | Expression::LinkProtocol { .. } | Expression::InputName { .. } => {
+                "meta"
+            }
             Expression::Connection { .. } => "ct",
             Expression::AddressType { .. } => "fib",
             Expression::Mask { .. } => "bitwise",
@@ -230,7 +244,9 @@ impl Expression {
             Expression::Transport { to, offset, length } => {
                 payload(data, *to, PAYLOAD_TRANSPORT, *offset, *length);
             }
-            Expression::Protocol { to } => numbers(data, &[(1, to.number()), (2, META_PROTOCOL)]),
+            Expression::Protocol { to } => meta(data, *to, META_PROTOCOL),
+            Expression::LinkProtocol { to } => meta(data, *to, META_LINK_PROTOCOL),
+            Expression::InputName { to } => meta(data, *to, META_INPUT_NAME),
             Expression::Connection { to, key, original } => {
                 numbers(data, &[(1, to.number()), (2, *key)]);
                 if *original {
@@ -325,6 +341,10 @@ impl Verdict {
             Verdict::Jump(chain) => lead(verdict, NFT_JUMP, chain),
         });
     }
+}
+
+fn meta(data: &mut Attributes<'_>, to: Word, key: u32) {
+    numbers(data, &[(1, to.number()), (2, key)]);
 }
 
 fn lead(verdict: &mut Attributes<'_>, how: i32, chain: &str) {

@@ -25,6 +25,7 @@ const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const DUMP: u16 = 0x300;
 const IPV4: u8 = 2;
+const BRIDGE: u8 = 7;
 /// A list of elements must fit into an attribute of 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 /// Bits of each part in the type of a concatenated key.
@@ -87,11 +88,24 @@ pub struct Chain {
     pub rules: Vec<Vec<Expression>>,
 }
 
-/// Messages about one table of IPv4's, by its name.
+/// Messages about one table.
 #[derive(Debug, Clone, Copy)]
-pub struct Table(pub &'static str);
+pub struct Table {
+    name: &'static str,
+    family: u8,
+}
 
 impl Table {
+    /// A table for packets of IPv4.
+    pub const fn ipv4(name: &'static str) -> Self {
+        Self { name, family: IPV4 }
+    }
+
+    /// A table for what passes bridges.
+    pub const fn bridge(name: &'static str) -> Self {
+        Self { name, family: BRIDGE }
+    }
+
     /// Makes the table if it is not there.
     pub fn add(self, messages: &mut Messages, userdata: Option<&[u8]>) {
         self.message(messages, ("the table", NEW_TABLE, CREATE), |attributes| {
@@ -230,8 +244,8 @@ impl Table {
         (what, kind, flags): (&'static str, u16, u16),
         build: impl FnOnce(&mut Attributes<'_>),
     ) {
-        messages.add(what, kind, flags, IPV4, |attributes| {
-            attributes.text(1, self.0);
+        messages.add(what, kind, flags, self.family, |attributes| {
+            attributes.text(1, self.name);
             build(attributes);
         });
     }

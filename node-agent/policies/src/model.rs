@@ -246,7 +246,12 @@ impl Model {
     }
 
     fn compact(&mut self, pod: &v1::Pod, address: Ipv4Addr) -> Pod {
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let initial = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten());
+        let sidecars = initial.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers).chain(sidecars);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
         let ports: Vec<NamedPort> = ports
             .filter_map(|port| {

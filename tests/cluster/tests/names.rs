@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
-use flotilla_cluster_tests::{Cluster, eventually, succeed};
+use flotilla_cluster_tests::{Cluster, eventually, process_start, succeed};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -132,9 +132,15 @@ fn names_of_every_kind_are_answered_even_without_a_control_plane() {
     cluster.local(&["kill", "server-1"]);
     assert_all_answered(&log.next_round(), &ANSWERS[1..]);
     // An agent that finds no server knows what the one before it knew.
+    let agent = cluster.pid("agent-1");
+    let begun = process_start(agent);
     let mut kill = Command::new("kill");
-    kill.args(["-KILL", &cluster.pid("agent-1").to_string()]);
+    kill.args(["-KILL", &agent.to_string()]);
     succeed(kill);
+    // It is there until the last of its threads has ended, and until then it counts as running.
+    eventually("the agent has ended", LIMIT, || {
+        (process_start(agent) != begun).then_some(())
+    });
     cluster.local(&["start", "agent-1"]);
     assert_all_answered(&log.next_round(), &ANSWERS[1..]);
 }

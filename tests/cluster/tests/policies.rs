@@ -6,7 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use flotilla_cluster_tests::{Cluster, eventually, name_of, succeed, text};
+use flotilla_cluster_tests::{Cluster, eventually, name_of, process_start, succeed, text};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -158,7 +158,12 @@ fn replace_agent(bench: &Bench) {
     let agent = bench.cluster.pid("agent-1");
     let mut kill = Command::new("kill");
     kill.args(["-KILL", &agent.to_string()]);
+    let begun = process_start(agent);
     succeed(kill);
+    // It is there until the last of its threads has ended, and until then it counts as running.
+    eventually("the agent has ended", LIMIT, || {
+        (process_start(agent) != begun).then_some(())
+    });
     let from_node = |address: &str| {
         let url = format!("http://{address}:8080/");
         let folder = bench.cluster.folder().to_str().unwrap();

@@ -1,5 +1,6 @@
 //! Nodes and pods in network namespaces of their own, talking to each other.
 
+mod sources;
 mod tunnels;
 
 use std::fs;
@@ -405,7 +406,10 @@ fn pods_look_like_their_node_to_what_is_outside_the_cluster() {
         };
         String::from_utf8(node.namespace.run(list)).unwrap()
     };
-    assert_eq!(tables(), "table ip flotilla_flt0\n");
+    assert_eq!(
+        tables(),
+        "table ip flotilla_flt0\ntable bridge flotilla_sources\n"
+    );
     node.run(async |network| network.teardown().await.unwrap());
     assert_eq!(tables(), "");
 }

@@ -12,7 +12,7 @@ use crate::policy::PortRange;
 use crate::profile::Direction;
 use crate::program::{Body, Content, Line, NewChain, NewSet};
 
-pub(super) const TABLE: Table = Table("flotilla_policies");
+pub(super) const TABLE: Table = Table::ipv4("flotilla_policies");
 
 /// Address of an isolated pod → what it may send, or receive.
 pub(super) const MAPS: [(Direction, &str); 2] = [(Direction::Ingress, INGRESS), (Direction::Egress, EGRESS)];

@@ -289,6 +289,25 @@ fn names_of_ports_of_what_goes_out_are_the_destinations() {
 }
 
 #[test]
+fn ports_of_sidecars_have_names_and_those_of_what_ends_have_none() {
+    let mut model = model();
+    let policy_ = "{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: mesh}, {port: once}]}]}";
+    model.policy(&policy("p", policy_));
+    let mut db = pod("shop", "db", "app: db", DB);
+    db.spec.as_mut().unwrap().init_containers = yaml(
+        "
+- {name: a, restartPolicy: Always, ports: [{name: mesh, containerPort: 15}]}
+- {name: b, ports: [{name: once, containerPort: 16}]}",
+    );
+    model.local_pod_changed("db", &db);
+    expect![[r#"
+        Ingress 10.42.0.3
+            anyone at Tcp 15-15
+    "#]]
+    .assert_eq(&layout(&mut model));
+}
+
+#[test]
 fn the_clusters_dns_is_found_where_policies_look_for_it() {
     check(
         &["{podSelector: {matchLabels: {app: db}}, policyTypes: [Egress], egress: [{

@@ -14,7 +14,7 @@ use flotilla_nftables::{Chain, Dynamic, Expression, Hook, Set, Table, Verdict, W
 pub(super) use choice::choice;
 
 /// The name of the table.
-pub(crate) const TABLE: Table = Table("flotilla_services");
+pub(crate) const TABLE: Table = Table::ipv4("flotilla_services");
 
 /// The maps for connections from one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

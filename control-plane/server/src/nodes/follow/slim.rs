@@ -86,6 +86,15 @@ fn pod(pod: &Value) -> Value {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
     let containers = containers.map(|container| pick(container, &["name", "ports"]).into());
     spec.insert("containers".into(), Value::Array(containers.collect()));
+    // Sidecars serve ports as well.
+    let initial = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+    let sidecars = initial.filter(|container| container["restartPolicy"] == "Always");
+    let sidecars: Vec<Value> = sidecars
+        .map(|container| pick(container, &["name", "ports", "restartPolicy"]).into())
+        .collect();
+    if !sidecars.is_empty() {
+        spec.insert("initContainers".into(), Value::Array(sidecars));
+    }
     let mut status = pick(&pod["status"], POD_STATUS);
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let ready = conditions.filter(|condition| condition["type"] == "Ready");
@@ -123,6 +132,10 @@ mod tests {
                     "name": "web", "image": "nginx", "env": [{"name": "PASSWORD", "value": environment}],
                     "ports": [{"name": "http", "containerPort": 80}],
                 }],
+                "initContainers": [
+                    {"name": "first", "image": "busybox", "ports": [{"containerPort": 1}]},
+                    {"name": "mesh", "image": "mesh", "restartPolicy": "Always", "ports": [{"name": "m", "containerPort": 2}]},
+                ],
             },
             "status": {
                 "phase": phase, "podIP": "10.42.0.5",
@@ -154,6 +167,9 @@ mod tests {
                 "spec": {
                     "nodeName": "n1",
                     "containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 80}]}],
+                    "initContainers": [
+                        {"name": "mesh", "restartPolicy": "Always", "ports": [{"name": "m", "containerPort": 2}]},
+                    ],
                 },
                 "status": {
                     "phase": "Running", "podIP": "10.42.0.5", "conditions": [{"type": "Ready", "status": "True"}],
