@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flotilla_network::{Network, NodeConfig, Options, Overlay};
 use k8s_openapi::api::core::v1::Pod as Object;
@@ -144,13 +144,29 @@ impl Place {
         Connection(self.try_connect(other.address, port, PATIENCE).await.unwrap())
     }
 
-    /// Whether datagrams are echoed.
-    pub(super) async fn is_answered(&self, address: Ipv4Addr, port: u16) -> bool {
+    /// Datagrams are echoed.
+    pub(super) async fn is_answered(&self, address: Ipv4Addr, port: u16) {
+        let is_answered = self.ask(address, port, PATIENCE).await;
+        assert!(is_answered, "{address}:{port} does not answer {}", self.address);
+    }
+
+    pub(super) async fn is_not_answered(&self, address: Ipv4Addr, port: u16) {
+        let is_answered = self.ask(address, port, BLOCKED).await;
+        assert!(!is_answered, "{address}:{port} answers {}", self.address);
+    }
+
+    /// Whether one of the datagrams that are sent until the limit is echoed.
+    async fn ask(&self, address: Ipv4Addr, port: u16, limit: Duration) -> bool {
         self.inside(move || {
+            let end = Instant::now() + limit;
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.set_read_timeout(Some(BLOCKED)).unwrap();
-            socket.send_to(b"ahoy", (address, port)).unwrap();
-            socket.recv(&mut [0; 8]).is_ok()
+            let mut is_answered = false;
+            while !is_answered && Instant::now() < end {
+                socket.send_to(b"ahoy", (address, port)).unwrap();
+                is_answered = socket.recv(&mut [0; 8]).is_ok();
+            }
+            is_answered
         })
         .await
     }
