@@ -229,4 +229,33 @@ mod tests {
             "",
         );
     }
+
+    #[test]
+    fn no_pod_becomes_a_mirror_or_ceases_to_be_one() {
+        let pod = |hash: Option<&str>| {
+            let mut pod = Pod::default();
+            let hash = hash.map(|hash| (MIRROR.to_owned(), hash.to_owned()));
+            pod.metadata.annotations = Some(hash.into_iter().collect());
+            pod
+        };
+        let check = |new: Option<&str>, old: Option<&str>, expected: &str| {
+            let mut errors = FieldErrors::default();
+            validate_update(&pod(new), &pod(old), &mut errors);
+            let told: Vec<String> = errors.into_vec().iter().map(crate::FieldError::body).collect();
+            assert_eq!(told.join(" "), expected);
+        };
+        check(None, None, "");
+        check(Some("a"), Some("a"), "");
+        check(Some("a"), None, "Forbidden: may not add mirror pod annotation");
+        check(
+            None,
+            Some("a"),
+            "Forbidden: may not remove or update mirror pod annotation",
+        );
+        check(
+            Some("b"),
+            Some("a"),
+            "Forbidden: may not remove or update mirror pod annotation",
+        );
+    }
 }
