@@ -18,6 +18,8 @@ use crate::machine::Machine;
 
 /// Nodes with this label receive nothing from outside.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Where the node is, for services that want their traffic kept near.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// What servers that do not name the range use.
 const DEFAULT_RANGE: &str = "10.43.0.0/16";
 
@@ -36,10 +38,13 @@ pub(crate) fn follow(follow: &mut Follow, node_name: &str) -> SharedModel {
         Change::Gone { namespace, name } => fed.change(|model| model.slice_gone(namespace, name)),
         Change::Synced => fed.endpoints_synced(),
     });
-    let fed = shared.clone();
+    let (fed, own) = (shared.clone(), node_name.to_owned());
     follow.on::<Node>(move |change| match change {
         Change::Applied(node) => {
             let name = node.metadata.name.as_deref().unwrap_or_default();
+            if name == own {
+                fed.change(|model| model.zone(zone(node)));
+            }
             fed.node(name, receives(node), addresses(node));
         }
         Change::Gone { name, .. } => fed.node_gone(name),
@@ -59,6 +64,11 @@ fn receives(node: &Node) -> bool {
     ready.any(|condition| condition.status == "True")
         && node.metadata.deletion_timestamp.is_none()
         && !labels.is_some_and(|labels| labels.contains_key(EXCLUDED))
+}
+
+fn zone(node: &Node) -> Option<&str> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels.get(ZONE).map(String::as_str)
 }
 
 fn addresses(node: &Node) -> Vec<Ipv4Addr> {

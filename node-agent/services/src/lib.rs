@@ -8,6 +8,7 @@
 mod announce;
 mod conntrack;
 mod health;
+mod hints;
 mod kernel;
 mod model;
 mod program;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use crate::hints::{HintIndex, HintTable, Nearness};
 use crate::wanted::usable;
 use crate::{Backend, Protocol};
 
@@ -64,6 +65,7 @@ struct Endpoint {
     /// Being deleted, but still answering.
     is_draining: bool,
     node: NodeIndex,
+    hints: HintIndex,
 }
 
 /// A node among those that have endpoints; 0: none is named.
@@ -79,6 +81,7 @@ pub(crate) struct Candidate {
     pub(crate) is_ready: bool,
     pub(crate) is_draining: bool,
     pub(crate) is_local: bool,
+    pub(crate) nearness: Nearness,
 }
 
 /// A port of a service as others name it.
@@ -106,6 +109,7 @@ pub enum Reached {
 pub struct Model {
     nodes: Vec<Arc<str>>,
     node_indices: HashMap<Arc<str>, NodeIndex>,
+    hints: HintTable,
     services: HashMap<ServiceName, ServiceSpec>,
     /// Ports of services without an address, which are nothing to program but can be reached by their endpoints.
     headless: HashMap<ServiceName, Box<[ServicePort]>>,
@@ -124,12 +128,20 @@ impl Model {
         Self {
             nodes: vec!["".into(), own.clone()],
             node_indices: HashMap::from([(own, THIS_NODE)]),
+            hints: HintTable::new(node_name),
             services: HashMap::new(),
             headless: HashMap::new(),
             outward: BTreeSet::new(),
             slices: HashMap::new(),
             slices_of: HashMap::new(),
             dirty: BTreeSet::new(),
+        }
+    }
+
+    /// This node is in this zone, or in none.
+    pub fn zone(&mut self, zone: Option<&str>) {
+        if self.hints.set_zone(zone) {
+            self.mark_all();
         }
     }
 
@@ -276,6 +288,7 @@ impl Model {
                     is_ready: endpoint.is_ready,
                     is_draining: endpoint.is_draining,
                     is_local: endpoint.node == THIS_NODE,
+                    nearness: self.hints.nearness(endpoint.hints),
                 };
                 // An endpoint that moves from one slice to another may be in both for a moment.
                 let known = found
@@ -323,6 +336,7 @@ impl Model {
                     .node_name
                     .as_deref()
                     .map_or(NO_NODE, |name| self.node_index(name)),
+                hints: self.hints.keep(endpoint.hints.as_ref()),
             })
         });
         Slice {
@@ -439,55 +453,4 @@ fn slice_port(port: &k8s_openapi::api::discovery::v1::EndpointPort) -> Option<Sl
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn model(cluster_ip: &str, conditions: &[Value]) -> Model {
-        let mut model = Model::new("here");
-        let meta = json!({"namespace": "a", "name": "web"});
-        let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
-        let service = json!({"metadata": meta, "spec": {"clusterIP": cluster_ip, "ports": ports}});
-        model.service(&serde_json::from_value(service).unwrap());
-        let endpoint = |(index, conditions): (usize, &Value)| json!({"addresses": [format!("10.42.0.{index}")], "conditions": conditions});
-        let endpoints: Vec<Value> = conditions.iter().enumerate().map(endpoint).collect();
-        let meta = json!({"namespace": "a", "name": "web-1", "labels": {SERVICE_LABEL: "web"}});
-        let slice = json!({
-            "metadata": meta, "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}],
-        });
-        model.slice(&serde_json::from_value(slice).unwrap());
-        model
-    }
-
-    #[test]
-    fn a_service_is_reached_at_its_ready_endpoints_by_number_and_name() {
-        let (ready, unready) = (json!({"ready": true}), json!({"ready": false}));
-        let at = |address: &str| Reached::At(vec![address.parse().unwrap()]);
-        for cluster_ip in ["10.43.0.9", "None"] {
-            let model = model(cluster_ip, &[unready.clone(), ready.clone()]);
-            let ask = |name: &str, port| model.endpoints("a", name, port);
-            assert_eq!(ask("web", PortName::Number(80)), at("10.42.0.1:8080"));
-            assert_eq!(ask("web", PortName::Name("http")), at("10.42.0.1:8080"));
-            assert_eq!(ask("web", PortName::Name("dns")), Reached::NoPort);
-            assert_eq!(ask("web", PortName::Number(8080)), Reached::NoPort);
-            assert_eq!(ask("other", PortName::Number(80)), Reached::NoService);
-        }
-        let leaving = json!({"ready": false, "serving": true, "terminating": true});
-        let model = model("None", &[unready, leaving]);
-        assert_eq!(
-            model.endpoints("a", "web", PortName::Number(80)),
-            at("10.42.0.1:8080")
-        );
-    }
-
-    #[test]
-    fn a_headless_service_that_is_gone_is_not_reached() {
-        let mut model = model("None", &[]);
-        model.service_gone("a", "web");
-        assert_eq!(
-            model.endpoints("a", "web", PortName::Number(80)),
-            Reached::NoService
-        );
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use crate::hints::near;
 use crate::model::{Candidate, Model, ServicePort, ServiceSpec};
 use crate::{Backend, Frontend};
 
@@ -67,7 +68,7 @@ struct Port<'a> {
 impl Port<'_> {
     fn add(&self, candidates: &[Candidate], node_addresses: &[Ipv4Addr], wanted: &mut Wanted) {
         let spec = self.spec;
-        let all = usable(candidates.iter());
+        let all = usable(near(candidates));
         let local = usable(candidates.iter().filter(|candidate| candidate.is_local));
         let is_external = self.port.node_port.is_some()
             || !spec.external_addresses.is_empty()

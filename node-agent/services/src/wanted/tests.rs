@@ -203,3 +203,25 @@ fn a_change_makes_its_own_service_dirty_and_no_news_none() {
     model.service_gone("shop", "other");
     assert!(model.take_dirty().is_empty());
 }
+
+#[test]
+fn a_node_uses_endpoints_of_its_zone_once_it_knows_which_that_is() {
+    let mut model = model(&json!({}), &json!({}), "");
+    let mut slice = slice("10.42.0.1:ready 10.42.0.2:ready");
+    for (number, zone) in ["a", "b"].into_iter().enumerate() {
+        slice["endpoints"][number]["hints"] = json!({"forZones": [{"name": zone}]});
+    }
+    model.slice(&serde_json::from_value(slice).unwrap());
+    let used = |model: &Model| -> Vec<u8> {
+        let wanted = wanted(model, "shop/web", &[]);
+        let backends = wanted.groups[0].backends.iter();
+        backends.map(|backend| backend.address.octets()[3]).collect()
+    };
+    assert_eq!(used(&model), [1, 2]);
+    model.take_dirty();
+    model.zone(Some("b"));
+    assert_eq!(model.take_dirty().len(), 1);
+    assert_eq!(used(&model), [2]);
+    model.zone(Some("b"));
+    assert!(model.take_dirty().is_empty());
+}
