@@ -100,7 +100,7 @@ fn a_static_pod_is_shown_served_and_nobodys_but_its_files() {
     let kubectl = kubectls().remove(0);
     let logs = succeed(cluster.command(&kubectl, &["logs", MIRROR]));
     assert_eq!(logs, "serving one\n");
-    // Through the API server's proxy, which is a forwarded port.
+    // Through the API server's proxy, which knows the pod's address from the mirror.
     assert_eq!(cluster.fetch(MIRROR, 8080, "/index.html"), "one\n");
     let said = succeed(cluster.command(&kubectl, &["exec", MIRROR, "--", "hostname"]));
     assert_eq!(said.trim(), MIRROR);
