@@ -168,7 +168,9 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The second field is the program's name in parentheses and may hold anything.
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        let is_dead = matches!(fields.first(), Some(&"Z" | &"X"));
+        // While other threads are still on their way out, so are the process's sockets and locks.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
+        let is_dead = matches!(fields.first(), Some(&"Z" | &"X")) && threads <= 1;
         let started = fields.get(19)?.parse().ok()?;
         (!is_dead).then_some(Self { pid, started })
     }
