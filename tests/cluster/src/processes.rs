@@ -45,8 +45,7 @@ pub fn of(cluster: &Cluster) -> Vec<Process> {
 
 fn process(pid: u32, marker: &str) -> Option<Process> {
     let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let mut places = cgroups.lines().filter_map(|line| line.split_once(marker));
-    let place = places.next()?.1.to_owned();
+    let place = place(&cgroups, marker)?;
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words: Vec<String> = line
         .split(|byte| *byte == 0)
@@ -68,6 +67,14 @@ fn process(pid: u32, marker: &str) -> Option<Process> {
         place,
         command: words.join(" "),
     })
+}
+
+/// The deepest of a process's places below the cluster's: pods have cgroups in some trees only, so that their processes
+/// are where their shim is in the others.
+fn place(cgroups: &str, marker: &str) -> Option<String> {
+    let places = cgroups.lines().filter_map(|line| line.split_once(marker));
+    let deepest = places.max_by_key(|(_, place)| place.len())?;
+    Some(deepest.1.to_owned())
 }
 
 /// Resident memory of a process in MB; nothing when it is gone.
@@ -111,4 +118,17 @@ pub(crate) fn counts(cluster: &Cluster) -> BTreeMap<String, usize> {
             .or_default() += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_a_pod_is_in_its_pod_though_some_trees_have_no_pods() {
+        let cgroups = "9:name=systemd:/flotilla-local/t/agent-1\n\
+                       4:memory:/flotilla-local/t/agent-1/besteffort/podU/web-0\n0::/\n";
+        let place = place(cgroups, "/flotilla-local/t/");
+        assert_eq!(place.as_deref(), Some("agent-1/besteffort/podU/web-0"));
+    }
 }
