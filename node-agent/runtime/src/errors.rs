@@ -39,9 +39,12 @@ pub enum RunSandboxError {
         /// The pod's uid.
         uid: String,
     },
-    /// It would run with the node's users, less confined than the pod asks for.
-    #[error("user namespaces are not supported on this node: leave hostUsers out or set it to true")]
-    UserNamespace,
+    /// Namespaces of the node are not for users that are not the node's.
+    #[error("hostUsers: false goes with neither hostNetwork, hostPID nor hostIPC: leave them out")]
+    UsersOfNode,
+    /// More pods with users of their own than there are ranges for.
+    #[error("no range of user ids is left for a pod with hostUsers: false on this node")]
+    NoUsersLeft,
     /// A kernel parameter that is not the pod's own.
     #[error("sysctl {name:?} is forbidden: {reason}")]
     Sysctl {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::seccomp;
 use crate::spec::{ContainerState, SandboxSpec, User};
+use crate::users::UserRange;
 
 /// What the next agent, and the shim, need to know about a sandbox.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,14 @@ pub(crate) struct SandboxRecord {
     /// Where seccomp profiles are.
     #[serde(default)]
     pub(crate) seccomp: seccomp::Folders,
+    /// The node's ids for the pod's users, if they are not the node's own.
+    #[serde(default)]
+    pub(crate) users: Option<UserRange>,
+}
+
+impl SandboxRecord {
+    /// Its name in the pod's run folder.
+    pub(crate) const FILE: &str = "sandbox.json";
 }
 
 /// What the next agent needs to know about a container.
@@ -84,7 +93,7 @@ impl Layout {
     }
 
     pub(crate) fn record(&self) -> PathBuf {
-        self.run.join("sandbox.json")
+        self.run.join(SandboxRecord::FILE)
     }
 
     pub(crate) fn socket_name() -> &'static str {

@@ -26,6 +26,7 @@ mod spec;
 mod sys;
 mod sysctl;
 mod terminal;
+mod users;
 
 pub use cgroup::Usage;
 pub use errors::{

@@ -21,6 +21,7 @@ use crate::protocol::{Answer, Call, Refusal};
 use crate::sandbox::{self, StepError};
 use crate::spec::{ContainerSpec, ContainerState, SandboxSpec, Started};
 use crate::sys;
+use crate::users::UserRanges;
 
 /// Requests waiting for the connection's task, which only writes them to a socket: a pod has few containers.
 const REQUESTS_MAX: usize = 16;
@@ -39,11 +40,18 @@ struct Inner {
     layout: Layout,
     record: SandboxRecord,
     cgroups: Cgroups,
-    qos: Arc<QosTree>,
+    ledgers: Ledgers,
     tasks: TaskTracker,
     containers: Arc<Containers>,
     /// `None` once the shim is gone.
     shim: watch::Sender<Option<Shim>>,
+}
+
+/// What all pods of the node are entered in, and each is struck off at its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledgers {
+    pub(crate) qos: Arc<QosTree>,
+    pub(crate) users: Arc<UserRanges>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,10 +65,12 @@ impl Pod {
         layout: Layout,
         record: SandboxRecord,
         cgroups: Cgroups,
-        qos: Arc<QosTree>,
+        ledgers: Ledgers,
         tasks: TaskTracker,
     ) -> Pod {
-        qos.add(record.spec.qos, &record.spec.uid, &record.spec.resources);
+        ledgers
+            .qos
+            .add(record.spec.qos, &record.spec.uid, &record.spec.resources);
         let containers = Arc::new(Containers::new(layout.clone()));
         let shim = watch::channel(None).0;
         Pod {
@@ -68,7 +78,7 @@ impl Pod {
                 layout,
                 record,
                 cgroups,
-                qos,
+                ledgers,
                 tasks,
                 containers,
                 shim,
@@ -158,7 +168,7 @@ impl Pod {
     }
 
     pub(crate) fn qos(&self) -> &QosTree {
-        &self.inner.qos
+        &self.inner.ledgers.qos
     }
 
     /// The sandbox's run folder.
@@ -338,7 +348,8 @@ impl Pod {
         let work = move || sandbox::take_down(&layout, &cgroup, &cgroups);
         match tokio::task::spawn_blocking(work).await {
             Ok(Ok(true)) => {
-                self.inner.qos.remove(self.spec().qos, self.uid());
+                self.inner.ledgers.qos.remove(self.spec().qos, self.uid());
+                self.inner.ledgers.users.release(self.uid());
                 Ok(())
             }
             Ok(Ok(false)) => Err(DestroySandboxError::Processes { uid: uid() }),

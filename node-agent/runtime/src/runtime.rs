@@ -13,12 +13,13 @@ use crate::capabilities;
 use crate::cgroup::{Cgroups, QosTree};
 use crate::errors::{OpenRuntimeError, RunSandboxError};
 use crate::layout::{Layout, SandboxRecord, is_usable_name, read_json, remove_tree};
-use crate::pod::Pod;
+use crate::pod::{Ledgers, Pod};
 use crate::sandbox::{self, Plan};
 use crate::seccomp;
-use crate::spec::{Resources, SandboxSpec};
+use crate::spec::{PidNamespace, Resources, SandboxSpec};
 use crate::sys;
 use crate::sysctl;
+use crate::users::{UserRange, UserRanges};
 use flotilla_report::report;
 
 /// The folder in `run_dir` that is mounted on itself, so that a shim can shed all pods' mounts at once. One of our
@@ -56,6 +57,7 @@ struct Shared {
     executable: OwnedFd,
     cgroups: Cgroups,
     qos: Arc<QosTree>,
+    users: Arc<UserRanges>,
     seccomp: seccomp::Folders,
     /// One task per connected shim and per container without one; they end with their process.
     tasks: TaskTracker,
@@ -89,11 +91,13 @@ impl Runtime {
         let usual = capabilities::usual(capabilities::bounding_set(), !cgroups.is_unified());
         seccomp::prepare(&seccomp, usual).map_err(|source| folder_error(&seccomp.compiled, source))?;
         let qos = Arc::new(QosTree::new(cgroups.clone(), &options.cgroup_parent));
+        let users = Arc::new(users_taken(&options.run_dir));
         let shared = Shared {
             options,
             executable,
             cgroups,
             qos,
+            users,
             seccomp,
             tasks: TaskTracker::new(),
         };
@@ -108,8 +112,9 @@ impl Runtime {
         if !is_usable_name(&uid) {
             return Err(RunSandboxError::BadUid { uid });
         }
-        if spec.user_namespace {
-            return Err(RunSandboxError::UserNamespace);
+        let shares_with_node = spec.host_network || spec.host_ipc || spec.pids == PidNamespace::Node;
+        if spec.user_namespace && shares_with_node {
+            return Err(RunSandboxError::UsersOfNode);
         }
         sysctl::check(&spec)?;
         let layout = self.layout(&uid);
@@ -121,20 +126,23 @@ impl Runtime {
             state: layout.state.clone(),
             volumes_dir: self.shared.options.volumes_dir.clone(),
             seccomp: self.shared.seccomp.clone(),
+            users: self.users_for(&spec)?,
             spec,
         };
         let plan = self.plan(layout.clone(), record.clone())?;
-        let (shim, connection) = on_own_thread(move || sandbox::bring_up(&plan).inspect_err(|_| undo(&plan)))
-            .await
-            .map_err(|error| RunSandboxError::Step {
-                step: error.step,
-                source: error.source,
-            })?;
+        let users = Arc::clone(&self.shared.users);
+        let (shim, connection) =
+            on_own_thread(move || sandbox::bring_up(&plan).inspect_err(|_| undo(&plan, &users)))
+                .await
+                .map_err(|error| RunSandboxError::Step {
+                    step: error.step,
+                    source: error.source,
+                })?;
         let pod = Pod::new(
             layout,
             record,
             self.shared.cgroups.clone(),
-            Arc::clone(&self.shared.qos),
+            self.ledgers(),
             self.shared.tasks.clone(),
         );
         if let Err(source) = pod.listen_to_shim(connection, Some(shim)).await {
@@ -148,6 +156,23 @@ impl Runtime {
             return Err(RunSandboxError::Shim { uid, source });
         }
         Ok(pod)
+    }
+
+    fn ledgers(&self) -> Ledgers {
+        Ledgers {
+            qos: Arc::clone(&self.shared.qos),
+            users: Arc::clone(&self.shared.users),
+        }
+    }
+
+    fn users_for(&self, spec: &SandboxSpec) -> Result<Option<UserRange>, RunSandboxError> {
+        match spec.user_namespace {
+            false => Ok(None),
+            true => match self.shared.users.take(&spec.uid) {
+                Some(range) => Ok(Some(range)),
+                None => Err(RunSandboxError::NoUsersLeft),
+            },
+        }
     }
 
     fn plan(&self, layout: Layout, record: SandboxRecord) -> Result<Plan, RunSandboxError> {
@@ -207,7 +232,7 @@ impl Runtime {
             layout.clone(),
             record,
             self.shared.cgroups.clone(),
-            Arc::clone(&self.shared.qos),
+            self.ledgers(),
             self.shared.tasks.clone(),
         );
         let attached = match sandbox::connect(&layout.run) {
@@ -299,13 +324,27 @@ fn folder_names(folder: &Path) -> Vec<String> {
     names.filter(|name| is_usable_name(name)).collect()
 }
 
+/// The ranges of users that sandboxes of an earlier agent have.
+fn users_taken(run_dir: &Path) -> UserRanges {
+    let users = UserRanges::default();
+    for uid in folder_names(run_dir) {
+        let record = read_json::<SandboxRecord>(&run_dir.join(&uid).join(SandboxRecord::FILE));
+        if let Ok(Some(range)) = record.map(|record| record.users) {
+            users.remember(&uid, range);
+        }
+    }
+    users
+}
+
 /// Removes what a failed start of a sandbox has made so far.
-fn undo(plan: &Plan) {
-    if let Err(error) = sandbox::take_down(&plan.layout, &plan.record.cgroup, &plan.cgroups) {
-        tracing::warn!(
+fn undo(plan: &Plan, users: &UserRanges) {
+    match sandbox::take_down(&plan.layout, &plan.record.cgroup, &plan.cgroups) {
+        Ok(true) => users.release(&plan.record.spec.uid),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(
             error = report(&error),
             "a sandbox that failed to start leaves something"
-        );
+        ),
     }
 }
 

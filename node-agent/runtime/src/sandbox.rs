@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord, remove_tree, write_json};
-use crate::sys;
+use crate::sys::{self, NamespaceHolder};
 use crate::sysctl;
+use crate::users::UserRange;
 
 /// The namespaces that containers of a pod share.
 const NAMESPACES: [&str; 3] = ["net", "ipc", "uts"];
@@ -86,18 +89,39 @@ fn make_files(layout: &Layout, record: &SandboxRecord) -> Result<UnixListener, S
 
 fn make_namespaces(record: &SandboxRecord) -> Result<(), StepError> {
     let spec = &record.spec;
-    let mut flags = CloneFlags::empty();
-    flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
-    flags.set(
-        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
-        !spec.host_network,
-    );
-    unshare(flags).during("make the pod's namespaces")?;
+    match record.users {
+        Some(users) => enter_namespaces_of(users).during("make the pod's user namespace")?,
+        None => {
+            let mut flags = CloneFlags::empty();
+            flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
+            flags.set(
+                CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
+                !spec.host_network,
+            );
+            unshare(flags).during("make the pod's namespaces")?;
+        }
+    }
     if !spec.host_network {
         nix::unistd::sethostname(&spec.hostname).during("set the host name")?;
         sys::bring_loopback_up().during("bring up the loopback device")?;
     }
-    sysctl::apply(spec).during("set the pod's kernel parameters")
+    sysctl::apply(spec, record.users).during("set the pod's kernel parameters")
+}
+
+/// Makes namespaces that belong to a user namespace with these users, and enters them but not the latter: it would take
+/// this thread's rights over the node, and those of the shim.
+fn enter_namespaces_of(users: UserRange) -> io::Result<()> {
+    let made = libc::CLONE_NEWUSER | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let holder = NamespaceHolder::start(made)?;
+    for file in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{file}", holder.pid), users.map())?;
+    }
+    let holder_pid = Pid::from_raw(holder.pid).ok_or(Errno::ESRCH)?;
+    let entered = ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    let holder_pidfd = pidfd_open(holder_pid, PidfdFlags::empty())?;
+    Ok(move_into_thread_name_spaces(holder_pidfd.as_fd(), entered)?)
 }
 
 /// Mounts the namespaces that a process has (a folder `ns` in `/proc`) on the sandbox's files.

@@ -9,6 +9,7 @@ mod devices;
 mod exec;
 mod executor;
 mod log;
+mod mapping;
 mod oci;
 mod pause;
 mod privileges;
@@ -34,6 +35,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, setsid};
 
+use self::mapping::Users;
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord, read_json};
 use crate::spec::{PidNamespace, Resources};
@@ -72,7 +74,7 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
         return Err(io::Error::other("the shim must be started before any thread"));
     }
     let pod_dir = PathBuf::from(pod_dir);
-    let sandbox: SandboxRecord = read_json(&pod_dir.join("sandbox.json"))?;
+    let sandbox: SandboxRecord = read_json(&pod_dir.join(SandboxRecord::FILE))?;
     let layout = Layout {
         run: pod_dir,
         state: sandbox.state.clone(),
@@ -89,8 +91,9 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let node_mounts = OwnedFd::from(File::open("/proc/self/ns/mnt")?);
     enter_mount_namespace(Path::new(&run_dir), &layout, &sandbox)?;
     let cgroups = hide_cgroups(cgroups)?;
+    let users = sandbox.users.map(Users::of_pod).transpose()?;
     let pause = match sandbox.spec.pids {
-        PidNamespace::Pod => Some(pause::start(&layout, &cgroups, &sandbox.cgroup)?),
+        PidNamespace::Pod => Some(pause::start(&layout, &cgroups, &sandbox.cgroup, users.as_ref())?),
         PidNamespace::Container | PidNamespace::Node => None,
     };
     let pod = serve::PodPlace {
@@ -99,6 +102,7 @@ fn run(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
         cgroups,
         pause,
         node_mounts,
+        users,
     };
     serve::Shim::new(pod, listener, signals).serve()
 }
@@ -165,12 +169,16 @@ fn enter_mount_namespace(run_dir: &Path, layout: &Layout, sandbox: &SandboxRecor
         )?);
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let options = match sandbox.users {
+        Some(users) => format!("{SHM_OPTIONS},uid={0},gid={0}", users.first),
+        None => SHM_OPTIONS.to_owned(),
+    };
     mount(
         Some("shm"),
         &layout.shm(),
         Some("tmpfs"),
         flags,
-        Some(SHM_OPTIONS),
+        Some(options.as_str()),
     )?;
     Ok(())
 }

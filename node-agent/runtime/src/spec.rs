@@ -31,7 +31,8 @@ pub struct SandboxSpec {
     /// Which processes its containers see.
     #[serde(default)]
     pub pids: PidNamespace,
-    /// Map the pod's users to others on the node (`hostUsers: false`). Refused: this runtime cannot do it yet.
+    /// Map the pod's users to a range of its own on the node (`hostUsers: false`). Nothing of the node's namespaces can
+    /// be shared then.
     #[serde(default)]
     pub user_namespace: bool,
     /// Keep the node's shared memory, semaphores and message queues instead of a namespace.
@@ -113,6 +114,10 @@ pub struct ContainerSpec {
     /// Whom the kernel kills first when memory is short, -1000 to 1000; what this process may not give is not given.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
+    /// The runtime id of a running container whose processes it sees and is among (`targetContainerName`). Means nothing
+    /// where all containers of the pod share theirs.
+    #[serde(default)]
+    pub target: Option<String>,
     /// Give it a terminal of its own instead of pipes.
     pub terminal: bool,
     /// Keep stdin open for whoever attaches; otherwise it is empty.

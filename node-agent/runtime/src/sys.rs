@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -128,6 +128,94 @@ pub(crate) fn open_sealed(file: &Path) -> io::Result<OwnedFd> {
         Err(io::Error::last_os_error())
     } else {
         Ok(mount)
+    }
+}
+
+/// Shows a detached mount's files with other owners: what is `x` on disk is what user `x` of the namespace is on the
+/// node, and the other way round. With `recursively`, also those of the mounts below it.
+pub(crate) fn map_owners(mount: impl AsFd, users: impl AsFd, recursively: bool) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: u64::from(users.as_fd().as_raw_fd().unsigned_abs()),
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursively { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path is a C string, `attributes` lives until the call returns, and its size is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The user namespace that another namespace belongs to.
+pub(crate) fn owner_of(namespace: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 1)`
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: the request takes no argument.
+    let result = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS as _) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened this descriptor for us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// A process that only holds namespaces; it ends with this value, or with the process that made it.
+pub(crate) struct NamespaceHolder {
+    pub(crate) pid: i32,
+    /// Held open as long as the holder is to live.
+    _leash: OwnedFd,
+}
+
+impl NamespaceHolder {
+    /// Starts one in new namespaces (`CLONE_NEW…`), from a process of any number of threads.
+    pub(crate) fn start(namespaces: libc::c_int) -> io::Result<NamespaceHolder> {
+        let (end, leash) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let flags = namespaces | libc::SIGCHLD;
+        // SAFETY: without CLONE_VM this is a fork, and no stack is needed. Other threads may hold locks, so the child
+        // takes none: it makes system calls only, see `wait_for_end`.
+        let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        match i32::try_from(result) {
+            Ok(0) => wait_for_end(end.as_raw_fd(), leash.as_raw_fd()),
+            Ok(pid) if pid > 0 => Ok(NamespaceHolder { pid, _leash: leash }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for NamespaceHolder {
+    fn drop(&mut self) {
+        // Its pid is its own until it is waited for here.
+        send_signal(self.pid, libc::SIGKILL).ok();
+        let status = std::ptr::null_mut();
+        // SAFETY: the status may be null, and the pid is that of a child of this process.
+        while unsafe { libc::waitpid(self.pid, status, 0) } < 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+}
+
+/// The life of a [`NamespaceHolder`]: ends when nobody holds the other end of the pipe.
+fn wait_for_end(end: std::os::fd::RawFd, leash: std::os::fd::RawFd) -> ! {
+    let mut nothing = [0_u8; 1];
+    // SAFETY: system calls alone, on numbers and a buffer that outlives them; the descriptors are the child's copies,
+    // which nothing in it uses any more.
+    unsafe {
+        libc::close(leash);
+        while libc::read(end, nothing.as_mut_ptr().cast(), 1) < 0 {}
+        libc::_exit(0)
     }
 }
 
@@ -283,12 +371,13 @@ pub(crate) fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     }
 }
 
-/// Forks the caller, which has one thread; the child is the first process of a new pid namespace. Returns nothing in
-/// the child.
-pub(crate) fn fork_into_pid_namespace() -> io::Result<Option<i32>> {
+/// Forks the caller, which has one thread; the child is the first process of a new pid namespace, and with
+/// `CLONE_PARENT` in `flags` its parent's child. Returns nothing in the child.
+pub(crate) fn fork_into_pid_namespace(flags: libc::c_int) -> io::Result<Option<i32>> {
+    let flags = flags | libc::CLONE_NEWPID | libc::SIGCHLD;
     // SAFETY: without CLONE_VM this is a fork, and no stack is needed; the shim has a single thread, so no lock can be
     // held by a thread that the child lacks.
-    let result = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0, 0, 0, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     match i32::try_from(result) {
         Ok(0) => Ok(None),
         Ok(pid) if pid > 0 => Ok(Some(pid)),

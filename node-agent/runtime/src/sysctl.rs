@@ -6,8 +6,12 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use rustix::process::Uid;
+use rustix::thread::set_thread_res_uid;
+
 use crate::errors::RunSandboxError;
 use crate::spec::SandboxSpec;
+use crate::users::UserRange;
 
 /// Parameters of the namespace for shared memory, semaphores and message queues; a dot at the end: all below.
 const OF_IPC: [&str; 12] = [
@@ -59,13 +63,28 @@ fn is_of_ipc(name: &str) -> bool {
     })
 }
 
-/// Sets the parameters in the namespaces of the calling thread.
-pub(crate) fn apply(spec: &SandboxSpec) -> io::Result<()> {
+/// Sets the parameters in the namespaces of the calling thread, which belong to `users` if the pod has its own.
+pub(crate) fn apply(spec: &SandboxSpec, users: Option<UserRange>) -> io::Result<()> {
     for (name, value) in &spec.sysctls {
+        let write = || fs::write(file(name), value);
+        let written = match users {
+            // The node's root may set those of any network, but the others only the owner of their namespace.
+            Some(users) if !name.starts_with("net") => as_user(users.first, write),
+            _ => write(),
+        };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{name}={value}: {error}"));
-        fs::write(file(name), value).map_err(named)?;
+        written.map_err(named)?;
     }
     Ok(())
+}
+
+/// Does something with another effective user of this thread alone.
+fn as_user(user: u32, action: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let become_user = |user| set_thread_res_uid(Uid::ROOT, user, Uid::ROOT);
+    become_user(Uid::from_raw(user))?;
+    let result = action();
+    become_user(Uid::ROOT)?;
+    result
 }
 
 /// Parameters whose parts contain dots are written with slashes, as `sysctl(8)` has it.

@@ -6,27 +6,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use flotilla_runtime::{Capabilities, ExecSpec, Mount, Pod, Seccomp, StartContainerError, User};
-use support::{Node, find, log};
-use tokio::io::AsyncReadExt;
-
-async fn run_in(pod: &Pod, container: &str, args: &[&str]) -> String {
-    let spec = ExecSpec {
-        container: container.to_owned(),
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        stdout: true,
-        ..ExecSpec::default()
-    };
-    let mut text = String::new();
-    let mut exec = pod.exec(spec).await.unwrap();
-    exec.stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut text)
-        .await
-        .unwrap();
-    text
-}
+use flotilla_runtime::{Capabilities, ExecSpec, Mount, Seccomp, StartContainerError, User};
+use support::{Node, find, log, run_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn system_calls_are_filtered_by_the_profile_in_containers_and_execs() {

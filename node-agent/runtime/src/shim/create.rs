@@ -10,6 +10,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 
 use super::executor::ReportingExecutor;
+use super::mapping::{self, Users};
 use super::oci::{Surroundings, oci_spec};
 use super::report::{Report, send};
 use super::{devices, rootfs, staging, sub_path};
@@ -18,7 +19,7 @@ use crate::cgroup::Cgroups;
 use crate::layout::{ContainerPaths, Layout, ProcessRecord, SandboxRecord, write_json};
 use crate::protocol::StartFailure;
 use crate::seccomp::{self, Filters};
-use crate::spec::{ContainerSpec, Seccomp};
+use crate::spec::{ContainerSpec, Seccomp, User};
 use crate::sys;
 
 /// Everything the fork needs.
@@ -28,10 +29,12 @@ pub(super) struct Creation<'a> {
     pub(super) cgroups: &'a Cgroups,
     pub(super) container: &'a ContainerSpec,
     pub(super) streams: Streams,
-    /// The first process of the pod's pid namespace, if containers share it.
-    pub(super) pause: Option<i32>,
+    /// The process whose pid namespace it joins: the first of the pod's, if containers share one, or its target's.
+    pub(super) neighbour: Option<i32>,
     /// The node's mount namespace.
     pub(super) node_mounts: &'a OwnedFd,
+    /// The pod's users, if they are not the node's.
+    pub(super) users: Option<&'a Users>,
 }
 
 /// What the program gets as its standard streams.
@@ -82,14 +85,8 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
     std::fs::create_dir_all(&paths.bundle).map_err(|error| failed(&error))?;
     let (record, filters) = process_record(&creation, &paths)?;
     devices::check_apparmor(container)?;
-    let surroundings = Surroundings {
-        rootfs: &paths.rootfs(),
-        shm: &layout.shm(),
-        unified: cgroups.is_unified(),
-        sandbox: &sandbox.spec,
-        pause: creation.pause,
-        mounts: staging::stage(container, &paths, creation.node_mounts)?,
-    };
+    let neighbour = creation.neighbour.map(pid_namespace_of).transpose()?;
+    let surroundings = surroundings(&creation, neighbour.as_ref(), &paths)?;
     record.adjust_oom_score();
     oci_spec(container, &record, &surroundings)?
         .save(paths.config())
@@ -110,6 +107,9 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
             process: Arc::new(record),
             filters: filters.map(Arc::new),
         });
+    if let Some(users) = creation.users {
+        give_streams(&creation.streams, users, &container.user).map_err(|error| failed(&error))?;
+    }
     let mut created = with_streams(builder, creation.streams, &paths)
         .map_err(|error| failed(&error))?
         .as_init(&paths.bundle)
@@ -127,6 +127,62 @@ fn create(creation: Creation<'_>, report: &Arc<File>) -> Result<(), StartFailure
         .map_err(|error| StartFailure::Create {
             reason: format!("cannot set the limits: {error}"),
         })
+}
+
+fn surroundings<'a>(
+    creation: &Creation<'a>,
+    neighbour: Option<&OwnedFd>,
+    paths: &ContainerPaths,
+) -> Result<Surroundings<'a>, StartFailure> {
+    let surroundings = Surroundings {
+        rootfs: paths.rootfs(),
+        shm: creation.layout.shm(),
+        unified: creation.cgroups.is_unified(),
+        sandbox: &creation.sandbox.spec,
+        pid_namespace: neighbour.map(mapping::name_of),
+        user_namespace: creation.users.map(Users::namespace),
+        mounts: staging::stage(creation.container, paths, creation.node_mounts)?,
+    };
+    match creation.users {
+        Some(users) => on_stage(surroundings, users, paths),
+        None => Ok(surroundings),
+    }
+}
+
+/// What a process that is nobody on the node can get to.
+fn on_stage<'a>(
+    surroundings: Surroundings<'a>,
+    users: &Users,
+    paths: &ContainerPaths,
+) -> Result<Surroundings<'a>, StartFailure> {
+    Ok(Surroundings {
+        rootfs: mapping::show(&surroundings.rootfs, "root", paths)?,
+        shm: mapping::show(&surroundings.shm, "shm", paths)?,
+        mounts: users.show_mounts(surroundings.mounts, paths)?,
+        ..surroundings
+    })
+}
+
+/// Opened here: the process may be hidden from the users that enter it.
+fn pid_namespace_of(pid: i32) -> Result<OwnedFd, StartFailure> {
+    let opened = File::open(format!("/proc/{pid}/ns/pid")).map(OwnedFd::from);
+    opened.map_err(|error| StartFailure::Create {
+        reason: format!("cannot join the processes of process {pid}: {error}"),
+    })
+}
+
+fn give_streams(streams: &Streams, users: &Users, user: &User) -> io::Result<()> {
+    match streams {
+        Streams::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => {
+            let all = stdin.iter().chain([stdout, stderr]);
+            all.into_iter().try_for_each(|stream| users.give(stream, user))
+        }
+        Streams::Terminal => Ok(()),
+    }
 }
 
 fn process_record(
@@ -155,7 +211,7 @@ fn process_record(
         })?;
     }
     let record = ProcessRecord {
-        env: rootfs::prepare(container, paths)?,
+        env: rootfs::prepare(container, paths, creation.users)?,
         cwd: rootfs::working_directory(container),
         user: container.user.clone(),
         capabilities,

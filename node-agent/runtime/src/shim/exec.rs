@@ -16,6 +16,7 @@ use rustix::process::{
 };
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+use super::mapping::Users;
 use super::report::{Report, send};
 use super::{executor, privileges, terminal};
 use crate::cgroup::Cgroups;
@@ -34,6 +35,8 @@ pub(super) struct Execution<'a> {
     pub(super) cgroup: &'a str,
     /// The container's init, which the shim has not reaped yet.
     pub(super) pid: i32,
+    /// The pod's users, if they are not the node's.
+    pub(super) users: Option<&'a Users>,
     pub(super) spec: &'a ExecSpec,
     /// The program's ends of its pipes, by number; without one it gets `/dev/null`.
     pub(super) streams: [Option<OwnedFd>; 3],
@@ -55,6 +58,7 @@ fn enter(execution: Execution<'_>, report: &File) -> Result<(), StartFailure> {
         cgroups,
         cgroup,
         pid,
+        users,
         spec,
         streams,
         console,
@@ -73,11 +77,16 @@ fn enter(execution: Execution<'_>, report: &File) -> Result<(), StartFailure> {
     process.adjust_oom_score();
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| failed("hide from its processes", &errno))?;
+    if let Some(users) = users {
+        let mut all = streams.iter().flatten();
+        all.try_for_each(|stream| users.give(stream, &process.user))
+            .map_err(|error| failed("give the user its streams", &error))?;
+    }
     connect_streams(streams).map_err(|error| failed("connect the streams", &error))?;
     let mut kept = vec![report.as_raw_fd(), target.as_raw_fd()];
     kept.extend(console.as_ref().map(AsRawFd::as_raw_fd));
     sys::close_all_but(&kept).map_err(|error| failed("close the shim's descriptors", &error))?;
-    move_into_thread_name_spaces(target.as_fd(), namespaces())
+    move_into_thread_name_spaces(target.as_fd(), namespaces(users.is_some()))
         .map_err(|errno| failed("enter its namespaces", &errno))?;
     drop(target);
     match sys::fork_sibling().map_err(|error| failed("fork", &error))? {
@@ -104,8 +113,14 @@ fn connect_streams(streams: [Option<OwnedFd>; 3]) -> io::Result<()> {
 }
 
 /// All that a container may have of its own; those that it shares with the shim are entered once more.
-fn namespaces() -> ThreadNameSpaceType {
-    ThreadNameSpaceType::MOUNT
+fn namespaces(has_users: bool) -> ThreadNameSpaceType {
+    let users = match has_users {
+        true => ThreadNameSpaceType::USER,
+        // Who is in it already cannot enter it.
+        false => ThreadNameSpaceType::empty(),
+    };
+    users
+        | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION

@@ -1,6 +1,6 @@
 //! Translates a container's spec to the OCI runtime's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
@@ -40,14 +40,16 @@ const READ_ONLY_PATHS: [&str; 5] = [
 
 /// What the pod adds to a container's spec.
 pub(super) struct Surroundings<'a> {
-    pub(super) rootfs: &'a Path,
+    pub(super) rootfs: PathBuf,
     /// The pod's shared memory.
-    pub(super) shm: &'a Path,
+    pub(super) shm: PathBuf,
     /// cgroup v2 without v1.
     pub(super) unified: bool,
     pub(super) sandbox: &'a SandboxSpec,
-    /// The first process of the pod's pid namespace, if containers share it.
-    pub(super) pause: Option<i32>,
+    /// A pid namespace that it joins.
+    pub(super) pid_namespace: Option<PathBuf>,
+    /// The pod's user namespace, if it has one.
+    pub(super) user_namespace: Option<PathBuf>,
     /// The container's own mounts, with sources of the right propagation.
     pub(super) mounts: Vec<crate::spec::Mount>,
 }
@@ -71,7 +73,7 @@ fn build(
     pod: &Surroundings<'_>,
 ) -> Result<Spec, OciSpecError> {
     let root = RootBuilder::default()
-        .path(pod.rootfs)
+        .path(&*pod.rootfs)
         .readonly(container.read_only_rootfs)
         .build()?;
     let mut spec = SpecBuilder::default()
@@ -152,24 +154,32 @@ fn root_propagation(container: &ContainerSpec) -> &'static str {
 
 /// The shim lives in the pod's namespaces, so `/proc/self/ns` names them.
 fn namespaces(pod: &Surroundings<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
-    let joined = |kind, path: String| LinuxNamespaceBuilder::default().typ(kind).path(path).build();
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    let joined = |kind, path: &dyn AsRef<Path>| {
+        LinuxNamespaceBuilder::default()
+            .typ(kind)
+            .path(path.as_ref())
+            .build()
+    };
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
     let mut namespaces = vec![own(Mount)?];
     if !pod.sandbox.host_network {
-        namespaces.push(joined(Network, "/proc/self/ns/net".to_owned())?);
-        namespaces.push(joined(Uts, "/proc/self/ns/uts".to_owned())?);
+        namespaces.push(joined(Network, &"/proc/self/ns/net")?);
+        namespaces.push(joined(Uts, &"/proc/self/ns/uts")?);
     }
     if !pod.sandbox.host_ipc {
-        namespaces.push(joined(Ipc, "/proc/self/ns/ipc".to_owned())?);
+        namespaces.push(joined(Ipc, &"/proc/self/ns/ipc")?);
     }
     if pod.unified {
         namespaces.push(own(Cgroup)?);
     }
-    match (pod.sandbox.pids, pod.pause) {
+    match (pod.sandbox.pids, &pod.pid_namespace) {
         (PidNamespace::Node, _) => {}
-        (PidNamespace::Pod, Some(pause)) => namespaces.push(joined(Pid, format!("/proc/{pause}/ns/pid"))?),
+        (_, Some(path)) => namespaces.push(joined(Pid, path)?),
         _ => namespaces.push(own(Pid)?),
+    }
+    if let Some(path) = &pod.user_namespace {
+        namespaces.push(joined(User, path)?);
     }
     Ok(namespaces)
 }
@@ -200,7 +210,7 @@ fn mounts(container: &ContainerSpec, pod: &Surroundings<'_>) -> Result<Vec<Mount
         mount(
             "/dev/shm",
             "bind",
-            pod.shm,
+            &pod.shm,
             &["rbind", "nosuid", "noexec", "nodev"],
         )?,
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])?,

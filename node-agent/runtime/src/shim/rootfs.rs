@@ -6,10 +6,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chown, chownat, mkdirat, openat, openat2,
+};
 
+use super::mapping::{self, Users};
 use crate::layout::ContainerPaths;
 use crate::overlay::mount_overlay;
 use crate::protocol::StartFailure;
@@ -21,30 +24,46 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 const PASSWD_BYTES_MAX: u64 = 4 << 20;
 
 /// Mounts the container's root and returns its complete environment.
-pub(super) fn prepare(spec: &ContainerSpec, paths: &ContainerPaths) -> Result<Vec<String>, StartFailure> {
+pub(super) fn prepare(
+    spec: &ContainerSpec,
+    paths: &ContainerPaths,
+    users: Option<&Users>,
+) -> Result<Vec<String>, StartFailure> {
     if spec.lower_dirs.is_empty() {
         return Err(StartFailure::BadImage {
             reason: "it has no layers".to_owned(),
         });
     }
-    mount(spec, paths).map_err(|error| StartFailure::Create {
+    let mapped = users
+        .map(|users| users.show_layers(&spec.lower_dirs, paths))
+        .transpose()?;
+    let layers = mapped.as_deref().unwrap_or(&spec.lower_dirs);
+    let owner = users.map(Users::root);
+    mount(layers, paths, owner).map_err(|error| StartFailure::Create {
         reason: format!("cannot mount the image's layers: {error}"),
     })?;
     refuse_links(&paths.rootfs())?;
     let root = open_root(&paths.rootfs()).map_err(|error| StartFailure::Create {
         reason: format!("cannot open the root: {error}"),
     })?;
-    make_working_directory(spec, &root)?;
+    make_working_directory(spec, &root, owner)?;
     Ok(environment(spec, &root))
 }
 
-fn mount(spec: &ContainerSpec, paths: &ContainerPaths) -> io::Result<()> {
+fn mount(layers: &[PathBuf], paths: &ContainerPaths, owner: Option<(Uid, Gid)>) -> io::Result<()> {
     for folder in [paths.rootfs(), paths.upper(), paths.work()] {
         fs::create_dir_all(folder)?;
     }
     // The writable layer's own folder becomes the root's: everybody in the container must get in.
     fs::set_permissions(paths.upper(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    mount_overlay(&spec.lower_dirs, &paths.upper(), &paths.work(), &paths.rootfs())
+    if let Some((user, group)) = owner {
+        chown(paths.upper(), Some(user), Some(group))?;
+    }
+    mount_overlay(layers, &paths.upper(), &paths.work(), &paths.rootfs())?;
+    match owner {
+        Some(_) => mapping::remove_layers(paths),
+        None => Ok(()),
+    }
 }
 
 /// libcontainer makes `/dev/…` by path before it enters the root: a link there would lead onto the node.
@@ -90,7 +109,11 @@ pub(super) fn working_directory(spec: &ContainerSpec) -> String {
     }
 }
 
-fn make_working_directory(spec: &ContainerSpec, root: &OwnedFd) -> Result<(), StartFailure> {
+fn make_working_directory(
+    spec: &ContainerSpec,
+    root: &OwnedFd,
+    owner: Option<(Uid, Gid)>,
+) -> Result<(), StartFailure> {
     let cwd = working_directory(spec);
     let failure = |reason: String| StartFailure::BadWorkingDirectory {
         cwd: cwd.clone(),
@@ -107,10 +130,10 @@ fn make_working_directory(spec: &ContainerSpec, root: &OwnedFd) -> Result<(), St
     {
         return Ok(());
     }
-    make_folders(root, Path::new(&cwd)).map_err(|error| failure(io::Error::from(error).to_string()))
+    make_folders(root, Path::new(&cwd), owner).map_err(|error| failure(io::Error::from(error).to_string()))
 }
 
-fn make_folders(root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+fn make_folders(root: &OwnedFd, path: &Path, owner: Option<(Uid, Gid)>) -> rustix::io::Result<()> {
     let mut prefix = std::path::PathBuf::from("/");
     let mut parent = open_inside(root, &prefix, OFlags::PATH | OFlags::DIRECTORY)?;
     for part in path.components() {
@@ -121,6 +144,9 @@ fn make_folders(root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
                     Err(rustix::io::Errno::NOENT) => {
                         mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
                         parent = open_inside(root, &prefix, OFlags::PATH | OFlags::DIRECTORY)?;
+                        if let Some((user, group)) = owner {
+                            chownat(&parent, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+                        }
                     }
                     found => parent = found?,
                 }

@@ -22,6 +22,7 @@ use self::operations::Operation;
 use self::waiting::Source;
 use super::client::{Client, Interest};
 use super::log::ContainerLog;
+use super::mapping::Users;
 use crate::cgroup::Cgroups;
 use crate::layout::{Layout, SandboxRecord};
 use crate::protocol::{Answer, Call, Message, Refusal, Request};
@@ -37,6 +38,8 @@ pub(super) struct PodPlace {
     pub(super) pause: Option<i32>,
     /// The node's mount namespace.
     pub(super) node_mounts: OwnedFd,
+    /// The pod's users, if they are not the node's.
+    pub(super) users: Option<Users>,
 }
 
 /// The state of one shim.
@@ -48,6 +51,7 @@ pub(super) struct Shim {
     /// The pod's pid namespace has ended, and with it all that the pod can do.
     pause_has_ended: bool,
     node_mounts: OwnedFd,
+    users: Option<Users>,
     listener: UnixListener,
     signals: SignalFd,
     clients: BTreeMap<u64, Client>,
@@ -102,6 +106,7 @@ impl Shim {
             pause: pod.pause,
             pause_has_ended: false,
             node_mounts: pod.node_mounts,
+            users: pod.users,
             listener,
             signals,
             clients: BTreeMap::new(),

@@ -15,7 +15,8 @@ fn main() -> io::Result<()> {
     }
     let args = Args(args.map(|arg| arg.to_string_lossy().into_owned()).collect());
     let verb = verb.to_string_lossy();
-    let known = streams(&verb, &args)? || processes(&verb, &args)? || views(&verb, &args)?;
+    let known =
+        streams(&verb, &args)? || processes(&verb, &args)? || views(&verb, &args)? || attempts(&verb, &args)?;
     if !known {
         println!("unknown verb {verb:?}");
     }
@@ -198,6 +199,76 @@ fn views(verb: &str, args: &Args) -> io::Result<bool> {
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Programs that try what only the node's root may do, or a container's.
+fn attempts(verb: &str, args: &Args) -> io::Result<bool> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let mut out = io::stdout();
+    let mut tell = |what: &str, result: io::Result<()>| match result {
+        Ok(()) => writeln!(out, "{what}: done"),
+        Err(error) => writeln!(out, "{what}: {}", error.kind()),
+    };
+    match verb {
+        "owners" => {
+            for path in &args.0 {
+                match std::fs::metadata(path) {
+                    Ok(found) => println!("{path} {}:{}", found.uid(), found.gid()),
+                    Err(error) => println!("{path} {}", error.kind()),
+                }
+            }
+        }
+        "own" => {
+            for path in &args.0 {
+                tell(
+                    path,
+                    std::fs::write(path, "x").and_then(|()| chown(path, Some(33), Some(34))),
+                )?;
+            }
+        }
+        "escape" => {
+            for path in &args.0 {
+                tell(&format!("chown {path}"), chown(path, Some(0), Some(0)))?;
+                tell(
+                    &format!("chmod {path}"),
+                    std::fs::set_permissions(path, PermissionsExt::from_mode(0o4777)),
+                )?;
+            }
+            tell("mknod", node("/tmp/device"))?;
+            tell("mount a disk", disk())?;
+            for file in [
+                "/proc/sys/kernel/core_pattern",
+                "/proc/sys/kernel/panic",
+                "/proc/sys/vm/swappiness",
+                "/sys/kernel/mm/transparent_hugepage/enabled",
+                "/dev/kmsg",
+            ] {
+                tell(&format!("write {file}"), std::fs::write(file, "1"))?;
+            }
+        }
+        "users" => {
+            let of = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/uid_map"));
+            println!("{}", of("self")?.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn node(path: &str) -> io::Result<()> {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    Ok(mknod(path, SFlag::S_IFBLK, Mode::S_IRWXU, makedev(254, 0))?)
+}
+
+fn disk() -> io::Result<()> {
+    let flags = nix::mount::MsFlags::empty();
+    Ok(nix::mount::mount(
+        Some("/dev/vda"),
+        "/tmp",
+        Some("ext4"),
+        flags,
+        None::<&str>,
+    )?)
 }
 
 /// What the kernel says to calls that lead out of containers.

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use flotilla_runtime::{ContainerSpec, ContainerState, Exit, Options, Pod, Runtime, SandboxSpec, logs};
+use flotilla_runtime::{
+    ContainerSpec, ContainerState, ExecSpec, Exit, Options, Pod, Runtime, SandboxSpec, logs,
+};
+use tokio::io::AsyncReadExt;
 
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_flotilla-runtime-helper");
 
@@ -305,4 +308,23 @@ pub(crate) fn log(path: &Path) -> String {
     text.lines()
         .map(|line| line.split_once(' ').unwrap().1.to_owned() + "\n")
         .collect()
+}
+
+/// Runs a program in a container; returns what it has written to stdout.
+pub(crate) async fn run_in(pod: &Pod, container: &str, args: &[&str]) -> String {
+    let spec = ExecSpec {
+        container: container.to_owned(),
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        stdout: true,
+        ..ExecSpec::default()
+    };
+    let mut text = String::new();
+    let mut exec = pod.exec(spec).await.unwrap();
+    exec.stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .await
+        .unwrap();
+    text
 }

@@ -50,6 +50,7 @@ impl Shim {
                         cgroups: &shim.cgroups,
                         cgroup: &create::container_cgroup(&shim.sandbox, &spec.container),
                         pid,
+                        users: shim.users.as_ref(),
                         spec,
                         streams: ends.streams,
                         console: ends.console,

@@ -18,8 +18,9 @@ use super::{Container, Input, ReplyTo, Shim};
 use crate::layout::{ContainerPaths, ContainerRecord, Layout, is_usable_name, write_json};
 use crate::protocol::{Answer, Refusal, StartFailure};
 use crate::sandbox::with_short_path;
-use crate::spec::{ContainerSpec, ContainerState, Started, User};
+use crate::spec::{ContainerSpec, ContainerState, PidNamespace, Started, User};
 use crate::sys;
+use crate::users::IDS_PER_POD;
 
 /// A fork at work.
 pub(super) struct Operation {
@@ -63,6 +64,7 @@ impl Shim {
         let failed = |error: io::Error| StartFailure::Create {
             reason: error.to_string(),
         };
+        let neighbour = self.neighbour(&spec)?;
         let (streams, outputs, input) = connect(&spec, &self.layout).map_err(failed)?;
         let pipe = self
             .fork(|shim, report| {
@@ -73,8 +75,9 @@ impl Shim {
                         cgroups: &shim.cgroups,
                         container: &spec,
                         streams,
-                        pause: shim.pause,
+                        neighbour,
                         node_mounts: &shim.node_mounts,
+                        users: shim.users.as_ref(),
                     },
                     report,
                 );
@@ -82,6 +85,21 @@ impl Shim {
             .map_err(failed)?;
         self.begin(pipe, OperationKind::Start { spec, outputs, input }, reply_to);
         Ok(())
+    }
+
+    /// The process whose pid namespace the container joins: only this process reaps it, so the pid is its own.
+    fn neighbour(&self, spec: &ContainerSpec) -> Result<Option<i32>, StartFailure> {
+        let target = match (self.sandbox.spec.pids, &spec.target) {
+            (PidNamespace::Container, Some(target)) => target,
+            _ => return Ok(self.pause),
+        };
+        let running = |container: &&Container| container.state.finished.is_none();
+        match self.containers.get(target).filter(running) {
+            Some(container) => Ok(Some(container.state.pid)),
+            None => Err(StartFailure::Create {
+                reason: format!("container {target} is not running: its processes cannot be joined"),
+            }),
+        }
     }
 
     fn check(&self, spec: &ContainerSpec) -> Result<(), StartFailure> {
@@ -94,6 +112,11 @@ impl Shim {
             format!("container {} exists already", spec.id)
         } else if let Some(id) = oversized_id(&spec.user) {
             format!("{id} is not a user or group id: they end at {}", i32::MAX)
+        } else if let Some(id) = self.users.as_ref().and_then(|users| users.unknown_id(&spec.user)) {
+            format!(
+                "{id} is not a user or group id of a pod with hostUsers: false: they end at {}",
+                IDS_PER_POD - 1
+            )
         } else if self.shutdown.is_some() {
             "the pod is being destroyed".to_owned()
         } else {
@@ -129,7 +152,13 @@ impl Shim {
     fn fork_removal(&self, id: &str) -> io::Result<OwnedFd> {
         self.fork(|shim, report| {
             let cgroup = create::container_cgroup(&shim.sandbox, id);
-            remove::run(&shim.layout.container(id), &shim.cgroups, &cgroup, &report);
+            let leftovers = remove::Leftovers {
+                paths: &shim.layout.container(id),
+                cgroups: &shim.cgroups,
+                cgroup: &cgroup,
+                users: shim.users.as_ref(),
+            };
+            remove::run(&leftovers, &report);
         })
     }
 
