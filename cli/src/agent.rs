@@ -130,6 +130,7 @@ impl NodeArgs {
             network: self.network.options(),
             ingress: self.ingress.options(),
             reserve: self.reserve.reserve(),
+            permits: self.reserve.permits(),
             pressure_transition: self.reserve.transition()?,
             labels: self
                 .labels

@@ -1,6 +1,6 @@
 //! What of a node pods may not have, in kubelet's flags.
 
-use flotilla_agent::{ParseReservationError, ParseThresholdError, Reservation, Reserve, Thresholds};
+use flotilla_agent::{ParseReservationError, ParseThresholdError, Permits, Reservation, Reserve, Thresholds};
 
 use crate::wait::parse_duration;
 
@@ -19,6 +19,13 @@ pub(crate) struct ReserveArgs {
     /// When pods are evicted, as in memory.available<100Mi,nodefs.available<10%; empty: never. By default as kubelet.
     #[arg(long, value_name = "SIGNAL<AMOUNT,…", value_parser = thresholds)]
     eviction_hard: Option<Thresholds>,
+    /// How many processes and threads a pod may have at once; -1: as many as the node.
+    #[arg(long, value_name = "NUMBER", default_value_t = -1, allow_negative_numbers = true)]
+    pod_max_pids: i64,
+    /// Kernel parameters that pods may set besides those that are safe, separated by commas; kernel.msg* means all that
+    /// begin so.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    allowed_unsafe_sysctls: Vec<String>,
     /// How long a condition such as MemoryPressure outlasts its cause.
     #[arg(long, value_name = "DURATION", default_value = TRANSITION)]
     eviction_pressure_transition_period: String,
@@ -39,6 +46,14 @@ impl ReserveArgs {
             system: self.system_reserved.clone(),
             kube: self.kube_reserved.clone(),
             eviction_hard: self.eviction_hard.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What pods are let have.
+    pub(crate) fn permits(&self) -> Permits {
+        Permits {
+            pids_max: Some(self.pod_max_pids).filter(|pids| *pids > 0),
+            unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Options → wiring → run → drain.
 
+mod errors;
 mod node_watch;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use flotilla_images::{Puller, Settings, Store};
 use flotilla_ingress::{Listening, Options as IngressOptions};
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::reserve::Reserve;
-use flotilla_lifecycle::{Quantities, ServiceAddress};
+use flotilla_lifecycle::{Permits, Quantities, ServiceAddress};
 use flotilla_network::Network;
 use flotilla_report::report;
 use flotilla_runtime::{Resources, Runtime};
@@ -50,7 +51,8 @@ use crate::stats::Sampler;
 use crate::streams::Streams;
 use crate::worker::Surroundings;
 
-use node_watch::NodeWatch;
+pub use self::errors::{NewAgentError, RunAgentError};
+use self::node_watch::NodeWatch;
 
 /// How long tasks may take to notice a shutdown. Containers run on in any case.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -82,48 +84,14 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// What of the node pods may not have, and from when on they are evicted.
     pub reserve: Reserve,
+    /// What pods may have of it that has no amount.
+    pub permits: Permits,
     /// How long a condition of pressure outlasts its measurement.
     pub pressure_transition: Duration,
     /// The folder whose files describe static pods; by default one in `data_dir`.
     pub static_pods: Option<PathBuf>,
     /// The flotilla binary: runs as shim, and is the layer of the built-in images.
     pub executable: PathBuf,
-}
-
-/// Why an agent cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum NewAgentError {
-    /// A folder cannot be made.
-    #[error("cannot make the folder {path}")]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The runtime cannot be set up.
-    #[error("cannot open the container runtime")]
-    Runtime(#[from] flotilla_runtime::OpenRuntimeError),
-    /// The image store cannot be opened.
-    #[error("cannot open the image store")]
-    Images(#[from] flotilla_images::StoreError),
-    /// The network's state cannot be read.
-    #[error("cannot open the network")]
-    Network(#[from] flotilla_network::NetworkError),
-    /// The volumes' folders cannot be used.
-    #[error("cannot prepare for volumes")]
-    Volumes(#[from] flotilla_volumes::OpenVolumesError),
-}
-
-/// Why an agent stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum RunAgentError {
-    /// The node could not join the cluster.
-    #[error("cannot join the cluster")]
-    Join(#[from] JoinError),
-    /// The checkpoints' folder cannot be used.
-    #[error("cannot keep the pods' state")]
-    Checkpoints(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A node. Pods outlive it.
@@ -257,6 +225,7 @@ impl Assembly {
             checkpoints,
             host_addresses: host.addresses.clone(),
             allocatable: host.allocatable.clone(),
+            permits: options.permits.clone(),
             pressures: pressures_rx,
             cluster: cluster.config(),
             logs_dir: data("pods"),

@@ -36,6 +36,7 @@ mod worker;
 
 pub use agent::{Agent, NewAgentError, Options, RunAgentError};
 pub use flotilla_ingress::Options as IngressOptions;
+pub use flotilla_lifecycle::Permits;
 pub use flotilla_lifecycle::pressure::{ParseThresholdError, Thresholds};
 pub use flotilla_lifecycle::reserve::{ParseReservationError, Reservation, Reserve};
 pub use flotilla_network::Overlay;

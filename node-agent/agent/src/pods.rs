@@ -305,6 +305,7 @@ impl Pods {
         let room = Room {
             allocatable: &self.surroundings.allocatable,
             pressures: *self.surroundings.pressures.borrow(),
+            permits: &self.surroundings.permits,
             pods: &there,
         };
         let rejection = admission::admit(pod, &room).err()?;

@@ -23,7 +23,8 @@ use flotilla_api::static_pods::is_static;
 use flotilla_images::Image;
 use flotilla_lifecycle::pressure::Pressures;
 use flotilla_lifecycle::{
-    Notice, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, notices, plan, service_variables,
+    Notice, Permits, Plan, Quantities, Sandbox, ServiceAddress, View, find_container, notices, plan,
+    service_variables,
 };
 use flotilla_proto::node::NodeConfig;
 use flotilla_report::report;
@@ -61,6 +62,8 @@ pub(crate) struct Surroundings {
     pub(crate) host_addresses: Vec<IpAddr>,
     /// What pods may have of this node.
     pub(crate) allocatable: Quantities,
+    /// What the node lets pods have.
+    pub(crate) permits: Permits,
     /// Of what the node is short.
     pub(crate) pressures: watch::Receiver<Pressures>,
     /// What the control plane said about the cluster's network and names.

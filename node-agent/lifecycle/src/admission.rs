@@ -4,6 +4,7 @@ use flotilla_api::amounts::{Amounts, Demand, whole};
 use flotilla_api::qos_class;
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 
+use crate::permits::Permits;
 use crate::pressure::{Condition, Pressures, is_critical};
 use crate::resources::Quantities;
 
@@ -14,6 +15,8 @@ pub struct Room<'a> {
     pub allocatable: &'a Quantities,
     /// What is short.
     pub pressures: Pressures,
+    /// What it lets pods have.
+    pub permits: &'a Permits,
     /// The pods that are there and have not ended.
     pub pods: &'a [&'a Pod],
 }
@@ -28,7 +31,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(reason: String, message: &str) -> Self {
+    pub(crate) fn new(reason: String, message: &str) -> Self {
         Self {
             reason,
             message: format!("Pod was rejected: {message}"),
@@ -41,6 +44,7 @@ impl Rejection {
 /// # Errors
 /// What the pod's status has to say then.
 pub fn admit(pod: &Pod, room: &Room<'_>) -> Result<(), Rejection> {
+    room.permits.check(pod)?;
     check_pressure(pod, room.pressures)?;
     check_resources(pod, room)
 }
@@ -145,6 +149,7 @@ mod tests {
         let room = Room {
             allocatable: &allocatable(),
             pressures,
+            permits: &Permits::default(),
             pods: there,
         };
         match admit(pod, &room) {

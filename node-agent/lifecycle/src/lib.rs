@@ -14,6 +14,7 @@ mod hooks;
 mod images;
 mod launch;
 mod notices;
+mod permits;
 mod plan;
 pub mod pressure;
 mod probes;
@@ -41,6 +42,7 @@ pub use hooks::{HookKind, WantedHook, hook_failure, wanted_hooks};
 pub use images::{PullPolicy, pull_policy};
 pub use launch::{ImageDefaults, Launch, LaunchError, check_non_root, hostname, kernel_hostname, launch};
 pub use notices::{Notice, notices};
+pub use permits::Permits;
 pub use plan::{Plan, Step, View, plan};
 pub use probes::{
     ProbeKind, ProbeOutcome, ProbeResults, Tally, WantedProbe, pause, period, timeout, wanted_probes,

@@ -343,6 +343,7 @@ impl Bench {
                 eviction_hard: "".parse().unwrap(),
                 ..Reserve::default()
             },
+            permits: flotilla_lifecycle::Permits::default(),
             pressure_transition: Duration::from_secs(300),
             static_pods: None,
             executable: PathBuf::from("/proc/self/exe"),

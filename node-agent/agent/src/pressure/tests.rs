@@ -78,6 +78,7 @@ impl Bench {
             checkpoints: Checkpoints::open(folder.path().join("checkpoints")).unwrap(),
             host_addresses: vec!["10.0.0.1".parse().unwrap()],
             allocatable: allocatable.into(),
+            permits: flotilla_lifecycle::Permits::default(),
             pressures: pressures_rx,
             cluster: watch::channel(None).1,
             logs_dir: folder.path().join("pods"),

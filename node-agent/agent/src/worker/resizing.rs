@@ -98,8 +98,16 @@ impl Worker {
                 .map_or(0, |usage| usage.working_set_bytes);
             check_shrinking(id, size, used)?;
         }
-        let done = machine.resize(&self.uid, sizes, resources(pod_limits(pod)));
+        let done = machine.resize(&self.uid, sizes, self.pod_resources(pod));
         done.await.map_err(|error| report(&error))
+    }
+
+    /// The limits of the pod as a whole.
+    pub(super) fn pod_resources(&self, pod: &Pod) -> flotilla_runtime::Resources {
+        flotilla_runtime::Resources {
+            pids: self.surroundings.permits.pids_max,
+            ..resources(pod_limits(pod))
+        }
     }
 
     /// The limits of the containers that run.

@@ -196,10 +196,25 @@ impl Worker {
             terminal: container.tty == Some(true),
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
+            target: self.target_of(&container.name),
             ..ContainerSpec::default()
         };
         security::confine(&mut spec, pod, container, &self.surroundings.allocatable);
         Ok(spec)
+    }
+
+    /// The container whose processes an ephemeral one joins.
+    fn target_of(&self, name: &str) -> Option<String> {
+        let spec = self.checkpoint.pod.spec.as_ref()?;
+        let all = spec.ephemeral_containers.iter().flatten();
+        let target = all.into_iter().find(|one| one.name == name)?;
+        let target = target
+            .target_container_name
+            .as_ref()
+            .filter(|name| !name.is_empty())?;
+        let past = self.checkpoint.history.container(target);
+        // The runtime says so if there is none that runs.
+        Some(past.run.map_or_else(|| target.clone(), |run| run.id))
     }
 
     fn user(&self, image: &Image, launch: &Launch) -> Result<User, SpecError> {

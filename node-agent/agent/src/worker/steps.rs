@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use flotilla_lifecycle::{
     Begin, CgroupLimits, Notice, Sandbox, Step, Stop, host_network_hosts_file, hostname, hosts_file,
-    kernel_hostname, pod_limits, resolver_file,
+    kernel_hostname, resolver_file,
 };
 use flotilla_report::report;
 use flotilla_runtime::{Resources, SandboxSpec};
@@ -87,7 +87,7 @@ impl Worker {
             name: meta.name.clone().unwrap_or_default(),
             hostname: kernel_hostname(pod, &domain)?,
             log_dir: self.surroundings.log_dir(pod),
-            resources: resources(pod_limits(pod)),
+            resources: self.pod_resources(pod),
             host_network: self.uses_host_network(),
             ..SandboxSpec::default()
         };
