@@ -127,7 +127,7 @@ async fn what_needs_roots_rights_in_the_pod_works() {
     let pod = sandbox(&node, "p", |spec| {
         spec.pids = PidNamespace::Pod;
         spec.sysctls = [
-            ("net.core.somaxconn".to_owned(), "77".to_owned()),
+            ("net.ipv4.tcp_keepalive_time".to_owned(), "77".to_owned()),
             ("kernel.shm_rmid_forced".to_owned(), "1".to_owned()),
         ]
         .into();
@@ -152,7 +152,7 @@ async fn what_needs_roots_rights_in_the_pod_works() {
     for (name, args, expected) in [
         (
             "a",
-            &["helper", "read", "/proc/sys/net/core/somaxconn"][..],
+            &["helper", "read", "/proc/sys/net/ipv4/tcp_keepalive_time"][..],
             "stdout F 77\n",
         ),
         (

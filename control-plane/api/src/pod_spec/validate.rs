@@ -48,6 +48,23 @@ pub(crate) fn validate(spec: &PodSpec, path: Path<'_>, errors: &mut FieldErrors)
     validate_times(spec, path, errors);
     placement::validate(spec, path, errors);
     validate_security(spec, path.child("securityContext"), errors);
+    validate_users(spec, path, errors);
+}
+
+/// Users of its own go with no namespace of the node (KEP-127).
+fn validate_users(spec: &PodSpec, path: Path<'_>, errors: &mut FieldErrors) {
+    if spec.host_users != Some(false) {
+        return;
+    }
+    for (field, value) in [
+        ("hostNetwork", spec.host_network),
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+    ] {
+        if value == Some(true) {
+            errors.forbidden(path.child(field), "when `hostUsers` is false");
+        }
+    }
 }
 
 /// A required value out of a fixed set.

@@ -69,6 +69,18 @@ fn restart_rules_and_resize_policies() {
 }
 
 #[test]
+fn users_of_its_own_go_with_no_namespace_of_the_node() {
+    pod(
+        "{containers: [{name: web, image: 'a:1'}], hostUsers: false, hostNetwork: true, hostIPC: true}",
+        &expect![[r#"
+            Pod "web"
+            spec.hostNetwork: Forbidden: when `hostUsers` is false
+            spec.hostIPC: Forbidden: when `hostUsers` is false
+        "#]],
+    );
+}
+
+#[test]
 fn names_and_namespaces() {
     pod(
         "{containers: [{name: web, image: 'a:1'}], dnsPolicy: None, hostAliases: [{ip: x, hostnames: ['A_b']}], shareProcessNamespace: true, hostPID: true}",
