@@ -6,8 +6,8 @@ mod support;
 use std::fs;
 
 use flotilla_runtime::{
-    Mount, MountKind, PidNamespace, Pod, Propagation, QosClass, Resources, RunSandboxError, SandboxSpec,
-    UpdateResourcesError,
+    ExecSpec, Mount, MountKind, PidNamespace, Pod, Propagation, QosClass, Resources, RunSandboxError,
+    SandboxSpec, UpdateResourcesError,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use support::{Node, ended, eventually, find, log};
@@ -274,6 +274,33 @@ async fn limits_change_while_a_container_runs_and_its_use_is_told() {
         matches!(error, UpdateResourcesError::NotRunning { .. }),
         "{error}"
     );
+    pod.destroy().await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_no_more_processes_than_it_may() {
+    const LIMIT: i64 = 12;
+    let node = Node::new();
+    let pod = sandbox(&node, |spec| spec.resources.pids = Some(LIMIT)).await;
+    pod.start_container(node.container(&pod, "c", &["helper", "pause"]))
+        .await
+        .unwrap();
+    let mut running = Vec::new();
+    let refusal = loop {
+        let spec = ExecSpec {
+            container: "c-0".to_owned(),
+            args: ["helper", "pause"].map(str::to_owned).into(),
+            ..ExecSpec::default()
+        };
+        match pod.exec(spec).await {
+            Ok(exec) => running.push(exec),
+            Err(error) => break error,
+        }
+        assert!(running.len() < 50, "nothing holds it");
+    };
+    let count = node.processes("c-0").len();
+    assert!((2..=12).contains(&count), "{count} processes: {refusal}");
     pod.destroy().await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }

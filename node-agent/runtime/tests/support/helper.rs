@@ -218,6 +218,13 @@ fn attempts(verb: &str, args: &Args) -> io::Result<bool> {
                 }
             }
         }
+        "swap" => {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            writeln!(out, "ready")?;
+            loop {
+                renameat_with(CWD, args.text(0), CWD, args.text(1), RenameFlags::EXCHANGE)?;
+            }
+        }
         "own" => {
             for path in &args.0 {
                 tell(
