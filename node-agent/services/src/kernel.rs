@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use nix::errno::Errno;
 
-pub(crate) use layout::{Choice, DROP, HAIRPINS, MASQUERADED, REFUSED, REJECT, Side};
+pub(crate) use layout::{Choice, DROP, GUARDED, HAIRPINS, MASQUERADED, REFUSED, REJECT, SOURCES, Side};
 
 use crate::Network;
 use flotilla_nftables::{Attributes, Messages, Netlink, NetlinkError, Verdict, attributes};

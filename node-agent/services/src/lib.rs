@@ -13,6 +13,7 @@ mod kernel;
 mod model;
 mod program;
 mod proxy;
+mod sources;
 mod wanted;
 
 use std::net::Ipv4Addr;

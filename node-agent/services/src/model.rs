@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::hints::{HintIndex, HintTable, Nearness};
+use crate::sources::{self, Range};
 use crate::wanted::usable;
 use crate::{Backend, Protocol};
 
@@ -27,6 +28,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) external_addresses: Box<[Ipv4Addr]>,
     /// Addresses of its load balancer.
     pub(crate) balanced_addresses: Box<[Ipv4Addr]>,
+    /// Who may come in by those; everybody if there is no such list.
+    pub(crate) balanced_sources: Option<Box<[Range]>>,
     pub(crate) ports: Box<[ServicePort]>,
     pub(crate) sticky_seconds: Option<u32>,
     pub(crate) internal_local: bool,
@@ -423,6 +426,7 @@ fn spec_of(service: &Service) -> Option<ServiceSpec> {
             .filter_map(|ip| ip.parse().ok())
             .collect(),
         balanced_addresses: ingress.filter(|_| balances).collect(),
+        balanced_sources: sources::ranges_of(spec),
         ports: spec.ports.iter().flatten().filter_map(port_of).collect(),
         sticky_seconds: sticky.then(|| seconds.unwrap_or(DEFAULT_STICKY_SECONDS)),
         internal_local: is_local(&spec.internal_traffic_policy),

@@ -6,8 +6,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 
-use crate::kernel::{Changes, Choice, DROP, Data, Element, HAIRPINS, MASQUERADED, REFUSED, REJECT, Side};
+use crate::kernel::{
+    Changes, Choice, DROP, Data, Element, GUARDED, HAIRPINS, MASQUERADED, REFUSED, REJECT, SOURCES, Side,
+};
 use crate::model::ServiceName;
+use crate::sources::Range;
 use crate::wanted::{Entry, Goal, Wanted};
 use crate::{Backend, Frontend, Protocol};
 
@@ -23,6 +26,8 @@ pub(crate) struct StaleFlow {
 struct Programmed {
     groups: Box<[ProgrammedGroup]>,
     entries: Box<[Entry]>,
+    /// Who may use the guarded ones.
+    sources: Box<[Range]>,
 }
 
 #[derive(Debug, Clone)]
@@ -147,6 +152,7 @@ impl Program {
         Programmed {
             groups: groups.into(),
             entries: wanted.entries.into(),
+            sources: wanted.sources,
         }
     }
 
@@ -229,8 +235,22 @@ fn elements(service: &Programmed) -> Vec<Element> {
         if entry.masquerade {
             all.push(element(MASQUERADED, &destination(entry.frontend), Data::None));
         }
+        if entry.is_guarded {
+            add_guard(entry.frontend, &service.sources, &mut all);
+        }
     }
     all
+}
+
+fn add_guard(frontend: Frontend, sources: &[Range], all: &mut Vec<Element>) {
+    let [address, protocol, port] = destination(frontend);
+    all.push(element(GUARDED, &[address, protocol, port], Data::None));
+    let sources: BTreeSet<&Range> = sources.iter().collect();
+    for Range { network, prefix } in sources {
+        let prefix = u32::from(*prefix).to_ne_bytes();
+        let key = [address, protocol, port, network.octets(), prefix];
+        all.push(element(SOURCES, &key, Data::None));
+    }
 }
 
 fn add_side(service: &Programmed, frontend: Frontend, goal: Goal, inside: bool, all: &mut Vec<Element>) {

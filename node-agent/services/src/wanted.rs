@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use crate::hints::near;
 use crate::model::{Candidate, Model, ServicePort, ServiceSpec};
+use crate::sources::Range;
 use crate::{Backend, Frontend};
 
 /// What becomes of a connection.
@@ -38,6 +39,8 @@ pub(crate) struct Entry {
     pub(crate) inside: Option<Goal>,
     /// Connections from outside leave with this node's address, because any node's pod may answer.
     pub(crate) masquerade: bool,
+    /// Only the service's sources may come in here.
+    pub(crate) is_guarded: bool,
 }
 
 /// Everything that one service needs.
@@ -45,12 +48,15 @@ pub(crate) struct Entry {
 pub(crate) struct Wanted {
     pub(crate) groups: Vec<Group>,
     pub(crate) entries: Vec<Entry>,
+    /// For entries that are guarded.
+    pub(crate) sources: Box<[Range]>,
 }
 
 /// What `name` needs on a node with these addresses. Nothing when there is no such service.
 pub(crate) fn wanted(model: &Model, name: &str, node_addresses: &[Ipv4Addr]) -> Wanted {
     let mut wanted = Wanted::default();
     if let Some(spec) = model.get(name) {
+        wanted.sources = spec.balanced_sources.clone().unwrap_or_default();
         for port in &spec.ports {
             let candidates = model.candidates(name, port);
             Port { name, spec, port }.add(&candidates, node_addresses, &mut wanted);
@@ -91,25 +97,29 @@ impl Port<'_> {
                 outside: internal,
                 inside: None,
                 masquerade: false,
+                is_guarded: false,
             });
         }
         let external = goal(spec.external_local).unwrap_or(Goal::Reject);
-        let mut add = |address: Ipv4Addr, port: u16| {
+        let mut add = |address: Ipv4Addr, port: u16, is_guarded: bool| {
             wanted.entries.push(Entry {
                 frontend: self.frontend(address, port),
                 outside: external,
                 inside: everywhere.filter(|_| spec.external_local),
                 masquerade: !spec.external_local,
+                is_guarded,
             });
         };
         spec.external_addresses
             .iter()
-            .for_each(|address| add(*address, self.port.port));
+            .for_each(|address| add(*address, self.port.port, false));
         spec.balanced_addresses
             .iter()
-            .for_each(|address| add(*address, self.port.port));
+            .for_each(|address| add(*address, self.port.port, spec.balanced_sources.is_some()));
         if let Some(node_port) = self.port.node_port {
-            node_addresses.iter().for_each(|address| add(*address, node_port));
+            node_addresses
+                .iter()
+                .for_each(|address| add(*address, node_port, false));
         }
     }
 

@@ -5,6 +5,7 @@
 //! rules are as many as there are different numbers of backends, and changing a service changes its elements only.
 
 mod choice;
+mod guard;
 
 use std::net::Ipv4Addr;
 
@@ -12,6 +13,7 @@ use crate::Network;
 use flotilla_nftables::{Chain, Dynamic, Expression, Hook, Set, Table, Verdict, Word};
 
 pub(super) use choice::choice;
+pub(crate) use guard::{GUARDED, SOURCES};
 
 /// The name of the table.
 pub(crate) const TABLE: Table = Table::ipv4("flotilla_services");
@@ -135,6 +137,12 @@ pub(super) fn sets() -> Vec<Set> {
         set(MASQUERADED, destination, 3),
         set(HAIRPINS, Set::concatenated(&[ADDRESS, ADDRESS]), 2),
         map(REFUSED, destination, 3, Set::VERDICT, 0),
+        set(GUARDED, destination, 3),
+        set(
+            SOURCES,
+            Set::concatenated(&[ADDRESS, PROTOCOL, PORT, ADDRESS, MARK]),
+            5,
+        ),
     ];
     sides.chain(shared).collect()
 }
@@ -236,11 +244,13 @@ pub(super) fn chains(network: &Network) -> Vec<Chain> {
     vec![
         plain(REJECT, reject()),
         plain(DROP, vec![vec![Expression::Conclude(Verdict::Drop)]]),
+        plain(guard::ALLOWED, enter(network)),
+        plain(guard::CHAIN, guard::chain()),
         nat(
             "prerouting",
             HOOK_PREROUTING,
             PRIORITY_DESTINATION,
-            enter(network),
+            [vec![guard::enter()], enter(network)].concat(),
         ),
         nat(
             "output",

@@ -26,6 +26,7 @@ fn wants(host: u8, backends: &str, protocol: Protocol) -> Wanted {
         sticky_seconds: None,
     };
     Wanted {
+        sources: Box::default(),
         groups: if goal == Goal::Reject {
             Vec::new()
         } else {
@@ -40,6 +41,7 @@ fn wants(host: u8, backends: &str, protocol: Protocol) -> Wanted {
             outside: goal,
             inside: None,
             masquerade: false,
+            is_guarded: false,
         }],
     }
 }

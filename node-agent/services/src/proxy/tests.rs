@@ -97,7 +97,11 @@ impl Node {
         spec.as_object_mut()
             .unwrap()
             .extend(fields.as_object().unwrap().clone());
-        let service = json!({"metadata": {"namespace": "a", "name": "web"}, "spec": spec});
+        let ingress = json!([{"ip": "198.51.100.77"}]);
+        let service = json!({
+            "metadata": {"namespace": "a", "name": "web"}, "spec": spec,
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
         self.shared
             .change(|model| model.service(&serde_json::from_value(service).unwrap()));
         self.shared.services_synced();
@@ -387,6 +391,38 @@ fn outsiders_come_in_by_node_ports_and_external_addresses() {
         }
         node.endpoints("TCP", &[]).await;
         assert_eq!(outsider.ask("198.51.100.77:80").await, None);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn only_its_sources_come_in_by_a_balanced_address() {
+    on_a_node(|| async {
+        let (outsider, pod) = (
+            Neighbour::outside(),
+            Neighbour::new("pod7", "10.42.7.7", "10.42.7.1"),
+        );
+        let mut node = Node::start();
+        pod.answer(&node, 7);
+        let ports = json!([{"name": "web", "port": 80, "nodePort": 30080, "protocol": "TCP"}]);
+        for (sources, comes_in) in [
+            (json!(null), true),
+            (json!(["192.0.2.2/32"]), true),
+            (json!(["10.0.0.0/8", "192.0.2.2/31"]), true),
+            (json!(["10.0.0.0/8", "192.0.2.4/30"]), false),
+            (json!(["fd00::/8"]), false),
+            (json!(["0.0.0.0/0"]), true),
+        ] {
+            let fields = json!({
+                "type": "LoadBalancer", "ports": ports, "loadBalancerSourceRanges": sources,
+            });
+            node.service(&fields);
+            node.endpoints("TCP", &["10.42.7.7"]).await;
+            let answer = outsider.ask("198.51.100.77:80").await;
+            assert_eq!(answer.is_some(), comes_in, "{sources}: {answer:?}");
+            let other_entrance = outsider.ask("192.0.2.1:30080").await;
+            assert!(other_entrance.is_some(), "node ports are open to all");
+        }
         node.stop().await;
     });
 }
