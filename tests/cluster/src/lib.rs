@@ -108,6 +108,19 @@ impl Cluster {
         u32::try_from(found["pid"].as_u64().expect("a node has a process")).expect("a pid is small")
     }
 
+    /// Sends SIGKILL to the process of a node, and waits until the last of its threads has ended: until then it counts
+    /// as running. What it has started goes on.
+    pub fn kill_process(&self, node: &str) {
+        let pid = self.pid(node);
+        let begun = process_start(pid);
+        let mut kill = Command::new("kill");
+        kill.args(["-KILL", &pid.to_string()]);
+        succeed(kill);
+        eventually("the killed process has ended", Duration::from_secs(30), || {
+            (process_start(pid) != begun).then_some(())
+        });
+    }
+
     /// `flotilla WORDS…`; its output.
     pub fn flotilla(&self, words: &[&str]) -> String {
         succeed(self.command(flotilla_binary(), words))

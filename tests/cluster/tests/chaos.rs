@@ -63,13 +63,7 @@ fn strike(cluster: &Cluster, dice: &mut Dice) {
     };
     if role == Role::Node {
         let node = AGENTS[dice.below(AGENTS.len())];
-        let pid = cluster.pid(node);
-        let begun = process_start(pid);
-        kill(pid);
-        // It is there until the last of its threads has ended, and until then it counts as running.
-        eventually("the agent has ended", LIMIT, || {
-            (process_start(pid) != begun).then_some(())
-        });
+        cluster.kill_process(node);
         cluster.local(&["start", node]);
         return;
     }

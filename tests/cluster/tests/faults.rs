@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flotilla_cluster_tests::{Cluster, condition, eventually, name_of, process_start, succeed};
+use flotilla_cluster_tests::{Cluster, condition, eventually, name_of, process_start};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -21,12 +20,6 @@ fn deployment(replicas: u32) -> String {
     format!(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers: [{{name: web, image: 'flotilla.dev/demo:v1'}}]\n"
     )
-}
-
-fn kill(pid: u32) {
-    let mut kill = Command::new("kill");
-    kill.args(["-KILL", &pid.to_string()]);
-    succeed(kill);
 }
 
 /// Tells the writer to stop, however the test ends.
@@ -70,7 +63,7 @@ fn no_acknowledged_write_is_lost_with_the_leader() {
         };
         some(10);
         let leader = cluster.leader();
-        kill(cluster.pid(&leader));
+        cluster.kill_process(&leader);
         let then = acknowledged.lock().unwrap().len();
         some(then + 10);
         drop(stopping);
@@ -121,7 +114,7 @@ fn containers_outlive_their_agent() {
     cluster.ready_pods("app=web", 4, LIMIT);
     let before = containers(&cluster, "agent-1");
     assert_eq!(before.len(), 2, "{before:?}");
-    kill(cluster.pid("agent-1"));
+    cluster.kill_process("agent-1");
     for (pod, (pid, start)) in &before {
         assert_eq!(
             process_start(*pid).as_ref(),

@@ -132,15 +132,7 @@ fn names_of_every_kind_are_answered_even_without_a_control_plane() {
     cluster.local(&["kill", "server-1"]);
     assert_all_answered(&log.next_round(), &ANSWERS[1..]);
     // An agent that finds no server knows what the one before it knew.
-    let agent = cluster.pid("agent-1");
-    let begun = process_start(agent);
-    let mut kill = Command::new("kill");
-    kill.args(["-KILL", &agent.to_string()]);
-    succeed(kill);
-    // It is there until the last of its threads has ended, and until then it counts as running.
-    eventually("the agent has ended", LIMIT, || {
-        (process_start(agent) != begun).then_some(())
-    });
+    cluster.kill_process("agent-1");
     cluster.local(&["start", "agent-1"]);
     assert_all_answered(&log.next_round(), &ANSWERS[1..]);
 }

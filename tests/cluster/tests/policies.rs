@@ -155,15 +155,7 @@ fn what_comes_in_is_what_policies_of_the_pod_allow_also_while_its_agent_is_repla
 
 /// While there is no agent, and once there is another, all is as it was.
 fn replace_agent(bench: &Bench) {
-    let agent = bench.cluster.pid("agent-1");
-    let mut kill = Command::new("kill");
-    kill.args(["-KILL", &agent.to_string()]);
-    let begun = process_start(agent);
-    succeed(kill);
-    // It is there until the last of its threads has ended, and until then it counts as running.
-    eventually("the agent has ended", LIMIT, || {
-        (process_start(agent) != begun).then_some(())
-    });
+    bench.cluster.kill_process("agent-1");
     let from_node = |address: &str| {
         let url = format!("http://{address}:8080/");
         let folder = bench.cluster.folder().to_str().unwrap();

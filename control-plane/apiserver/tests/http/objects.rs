@@ -45,17 +45,6 @@ async fn an_object_lives_from_create_to_delete() {
 }
 
 #[tokio::test]
-async fn whoever_writes_what_nothing_acts_on_is_told() {
-    let cluster = Cluster::start().await;
-    let uri = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
-    let policy = r#"{"metadata": {"name": "closed"}, "spec": {"podSelector": {}}}"#;
-    let answer = cluster.send(Method::POST, uri, &[], policy).await;
-    let warning = answer.headers["warning"].to_str().unwrap().to_owned();
-    assert!(warning.contains("does not enforce"), "{warning}");
-    answer.expect(201);
-}
-
-#[tokio::test]
 async fn yaml_is_read_and_unknown_fields_are_told() {
     let cluster = Cluster::start().await;
     let yaml = "metadata: {name: a}\ndatta: {x: y}\n";
