@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flotilla_cluster_tests::processes::{self, Process, Role};
 use flotilla_cluster_tests::traces::Traces;
-use flotilla_cluster_tests::{Cluster, eventually, process_start};
+use flotilla_cluster_tests::{Cluster, eventually};
 
 const PODS: usize = 30;
 const NODES: [&str; 3] = ["server-1", "agent-1", "agent-2"];

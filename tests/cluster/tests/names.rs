@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use flotilla_cluster_tests::{Cluster, eventually, process_start, succeed};
+use flotilla_cluster_tests::{Cluster, eventually};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
 
-use std::process::Command;
 use std::time::Duration;
 
-use flotilla_cluster_tests::{Cluster, eventually, name_of, process_start, succeed, text};
+use flotilla_cluster_tests::{Cluster, eventually, name_of, text};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
