@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use rustix::process::Uid;
+use rustix::process::{Uid, dumpable_behavior, set_dumpable_behavior};
 use rustix::thread::set_thread_res_uid;
 
 use crate::errors::RunSandboxError;
@@ -78,12 +78,15 @@ pub(crate) fn apply(spec: &SandboxSpec, users: Option<UserRange>) -> io::Result<
     Ok(())
 }
 
-/// Does something with another effective user of this thread alone.
+/// Does something with another effective user of this thread alone. The kernel takes a process that changes its users
+/// for one with secrets, and hides it from its owner; this one has changed nothing in the end.
 fn as_user(user: u32, action: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let become_user = |user| set_thread_res_uid(Uid::ROOT, user, Uid::ROOT);
+    let dumpable = dumpable_behavior()?;
     become_user(Uid::from_raw(user))?;
     let result = action();
     become_user(Uid::ROOT)?;
+    set_dumpable_behavior(dumpable)?;
     result
 }
 
