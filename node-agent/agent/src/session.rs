@@ -165,7 +165,6 @@ async fn talk(
         address,
         number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         out,
-        is_subscribed: false,
         is_synced: false,
         logs: LogStreams::new(shared.tracker.clone()),
     };
@@ -195,7 +194,8 @@ async fn talk(
             message = incoming.message() => session.hear(message?.ok_or(SessionError::Closed)?).await?,
             _ = heartbeat.tick() => session.say(Say::Heartbeat(Heartbeat {})).await?,
             () = outbox.due(session.number), if session.is_synced => session.report(outbox).await?,
-            Ok(()) = node.changed(), if session.is_subscribed => {
+            // Every server is to know it: one that comes to lead writes down what it heard last.
+            Ok(()) = node.changed() => {
                 let node_json = node.borrow_and_update().clone();
                 session.say(Say::Node(NodeReport { node_json })).await?;
             }
@@ -212,7 +212,6 @@ struct Session<'a> {
     address: &'a str,
     number: u64,
     out: mpsc::Sender<AgentMessage>,
-    is_subscribed: bool,
     is_synced: bool,
     logs: LogStreams,
 }
@@ -264,7 +263,6 @@ impl Session<'_> {
             Some(Heard::LogCancel(cancel)) => self.logs.cancel(cancel.request),
             Some(Heard::Refused(refused)) => {
                 tracing::info!(reason = refused.reason, "a server refuses to hand out pods");
-                self.is_subscribed = false;
                 self.is_synced = false;
             }
             None => {}
@@ -275,7 +273,6 @@ impl Session<'_> {
     async fn leader(&mut self, is_leader: bool, servers: &[String]) -> Result<(), SessionError> {
         self.shared.directory.update(servers);
         self.is_synced = false;
-        self.is_subscribed = is_leader;
         if is_leader {
             self.say(Say::Subscribe(Subscribe {})).await?;
         }

@@ -831,6 +831,29 @@ async fn the_node_is_ready_once_it_has_a_network() {
     .await;
 }
 
+/// Or the node would not be ready for a moment when that server comes to lead.
+#[tokio::test]
+async fn a_server_that_does_not_lead_knows_the_node_as_it_is_now() {
+    limited(async {
+        let (bench, mut first, mut second) =
+            (Bench::new(), TestServer::start().await, TestServer::start().await);
+        let agent = bench.agent(&[&first, &second]).await;
+        let (mut leader, mut other) = (first.talk().await, second.talk().await);
+        let Said::Hello(hello) = other.hear().await else {
+            panic!("no hello")
+        };
+        assert_eq!(ready(&hello.node_json), "False KubeletNotReady");
+        other.say(Say::Welcome(Welcome::default())).await;
+        leader.lead(&[]).await;
+        let Said::Node(report) = other.hear().await else {
+            panic!("no report")
+        };
+        assert_eq!(ready(&report.node_json), "True KubeletReady");
+        agent.stop().await;
+    })
+    .await;
+}
+
 fn ready(node_json: &[u8]) -> String {
     let node: Node = serde_json::from_slice(node_json).unwrap();
     let conditions = node.status.unwrap().conditions.unwrap();
