@@ -204,7 +204,12 @@ fn forbid(who: impl Fn(&str) -> bool, what: &[&str]) {
 
 #[test]
 fn pure_crates_know_no_runtime_and_no_network() {
-    let pure = ["flotilla-api", "flotilla-store", "flotilla-lifecycle"];
+    let pure = [
+        "flotilla-api",
+        "flotilla-store",
+        "flotilla-lifecycle",
+        "flotilla-history",
+    ];
     forbid(
         |name| pure.contains(&name),
         &["tokio", "hyper", "http", "axum", "tonic", "rand", "nix", "rustix"],
