@@ -8,6 +8,7 @@ use flotilla_store::Outcome;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::Runtime;
 use crate::storage::SnapshotFile;
 
 openraft::declare_raft_types!(
@@ -18,6 +19,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = PeerNode,
         SnapshotData = SnapshotFile,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Raft = openraft::Raft<TypeConfig>;

@@ -67,6 +67,7 @@ pub(crate) async fn observe(
             changed
         });
         tokio::select! {
+            biased;
             // Each arm only wakes the loop, which looks at everything again.
             () = shared.closed.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() { break },

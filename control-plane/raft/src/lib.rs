@@ -7,17 +7,19 @@
 //! same objects at the same revision. Never acknowledges what is not on the disks of a majority, and never
 //! starts with a log that has a hole.
 //!
-//! Only `consensus` and the modules under `storage` and `network` know openraft's traits; another release of
-//! it changes those.
+//! Only `consensus`, `runtime` and the modules under `storage` and `network` know openraft's traits; another
+//! release of it changes those.
 
 mod consensus;
 mod leadership;
 mod members;
 mod network;
 mod options;
+pub mod platform;
 mod proposer;
 mod reader;
 mod replica;
+pub mod runtime;
 mod service;
 mod shared;
 mod storage;
@@ -25,10 +27,12 @@ mod watch;
 
 pub use leadership::Leadership;
 pub use members::{BootstrapError, JoinError, Member};
-pub use options::{Limits, Options, PeerConnector, Timing};
+pub use network::{Call, CallError, GrpcPeerService, PeerConnector, Transport};
+pub use options::{Limits, Options, Timing};
+pub use platform::Platform;
 pub use proposer::ProposeError;
 pub use reader::ReadError;
 pub use replica::Replica;
-pub use service::PeerService;
+pub use service::{AnswerError, PeerService};
 pub use storage::OpenError;
 pub use watch::{Batch, Watch, WatchError};

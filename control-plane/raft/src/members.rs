@@ -255,6 +255,7 @@ impl Members {
                 self.promote().await;
             }
             tokio::select! {
+                biased;
                 // Each arm only wakes the loop, which looks at everything again.
                 () = closed.cancelled() => return,
                 changed = server.changed() => if changed.is_err() { return },

@@ -1,56 +1,68 @@
-//! Calls to other servers: one channel per address, and openraft's network on top.
+//! Calls to other servers: what they are, whatever carries them, and openraft's network on top.
 
-mod transport;
+mod grpc;
+mod link;
 
-use std::collections::HashMap;
-use std::error::Error;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use flotilla_proto::peer::peer_client::PeerClient;
+use bytes::Bytes;
+use flotilla_proto::peer::{
+    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, ReadIndexResponse, TakeOverRequest,
+};
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
 
 use crate::consensus::Raft;
 use crate::leadership::Leadership;
 use crate::members::Member;
-use crate::options::PeerConnector;
+use crate::platform::DiskFile;
 
-pub(crate) use transport::install_header;
+pub use self::grpc::{GrpcPeerService, PeerConnector};
+pub(crate) use self::grpc::{GrpcTransport, grpc_service};
+pub(crate) use self::link::install_header;
 
-/// Entries may be megabytes; openraft's messages hold several.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
-
-/// The channels to other servers, shared by everything that calls them.
-#[derive(Clone)]
-pub(crate) struct Peers {
-    connector: PeerConnector,
-    channels: Arc<Mutex<HashMap<String, PeerClient<Channel>>>>,
-    pub(crate) tracker: TaskTracker,
+/// Why a call to another server has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It surely was not delivered and will not be.
+    #[error("it was not delivered: {0}")]
+    NotDelivered(String),
+    /// The other server has refused it, and nothing has happened.
+    #[error("{0}")]
+    Refused(String),
+    /// Anything else: it may have been carried out, or may be yet.
+    #[error("{0}")]
+    Unknown(String),
 }
 
-impl Peers {
-    pub(crate) fn new(connector: PeerConnector, tracker: TaskTracker) -> Peers {
-        Peers {
-            connector,
-            channels: Arc::default(),
-            tracker,
-        }
-    }
+/// The answer to a call.
+pub type Call<T> = BoxFuture<'static, Result<T, CallError>>;
 
-    /// A client for the server at an address; connects when it is used.
-    pub(crate) fn client(&self, address: &str) -> PeerClient<Channel> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = channels.get(address) {
-            return client.clone();
-        }
-        let client = PeerClient::new((self.connector)(address))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        channels.insert(address.to_owned(), client.clone());
-        client
-    }
+/// Carries calls to other servers, each known by its address. A call whose future is dropped may be carried out.
+///
+/// An openraft message is bytes in the encoding of this crate.
+pub trait Transport: Send + Sync {
+    /// Openraft's append.
+    fn append_entries(&self, address: &str, message: Bytes) -> Call<Bytes>;
+
+    /// Openraft's request of a vote.
+    fn vote(&self, address: &str, message: Bytes) -> Call<Bytes>;
+
+    /// A whole snapshot: the header says whose and which.
+    fn install_snapshot(&self, address: &str, header: Bytes, file: Arc<dyn DiskFile>) -> Call<Bytes>;
+
+    /// Hands a proposal to the leader.
+    fn propose(&self, address: &str, request: ProposeRequest) -> Call<ProposeResponse>;
+
+    /// Asks the leader how far a reader has to be.
+    fn read_index(&self, address: &str) -> Call<ReadIndexResponse>;
+
+    /// Asks to be taken in.
+    fn add_member(&self, address: &str, request: AddMemberRequest) -> Call<AddMemberResponse>;
+
+    /// Asks to stand for election.
+    fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()>;
 }
 
 /// What is needed to turn to the leader, wherever it is.
@@ -71,20 +83,9 @@ impl Cluster {
     }
 }
 
-/// Whether a call surely did not reach the other server: no connection could be made.
-pub(crate) fn never_sent(status: &tonic::Status) -> bool {
-    let mut source: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-                    | io::ErrorKind::AddrNotAvailable
-            );
-        }
-        source = error.source();
-    }
-    false
+/// The way to other servers, shared by everything that calls them.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) tracker: TaskTracker,
 }

@@ -1,14 +1,11 @@
 //! What a replica is told at its start.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_store::HistoryLimits;
-use tonic::transport::Channel;
 
-/// Makes a lazy channel to `host:port`. TLS is the caller's.
-pub type PeerConnector = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
+use crate::platform::Platform;
 
 /// What a replica is told at its start.
 #[derive(Clone)]
@@ -21,8 +18,8 @@ pub struct Options {
     pub address: String,
     /// Folder of this replica alone; made when absent.
     pub data_dir: PathBuf,
-    /// How to reach other servers.
-    pub connector: PeerConnector,
+    /// The machine that it runs on, and the way to others: [`Platform::real`].
+    pub platform: Platform,
     /// How fast a lost leader is noticed.
     pub timing: Timing,
     /// How much is kept.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consensus::{self, Outcomes, PeerNode, Proposals, Raft};
 use crate::leadership::may_lead;
 use crate::members::Member;
-use crate::network::{Cluster, never_sent};
+use crate::network::{CallError, Cluster};
 
 /// Proposals waiting for their turn; beyond it proposers wait.
 const QUEUE_MAX: usize = 4096;
@@ -111,6 +111,7 @@ impl Proposer {
                 return Err(ProposeError::Unavailable(reason));
             }
             tokio::select! {
+                biased;
                 // Both arms only end the pause.
                 _ = leadership.changed() => {}
                 () = tokio::time::sleep(RETRY_PAUSE) => {}
@@ -159,21 +160,20 @@ impl Proposer {
         transaction: &Bytes,
         deadline: Instant,
     ) -> Result<Outcome, Refusal> {
-        let mut client = self.cluster.peers.client(&leader.address);
         let request = ProposeRequest {
             transaction: transaction.clone(),
         };
-        let call = tokio::time::timeout_at(deadline, client.propose(request));
-        let answer = match call.await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) if never_sent(&status) => {
+        let call = self.cluster.peers.transport.propose(&leader.address, request);
+        let answer = match tokio::time::timeout_at(deadline, call).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(CallError::NotDelivered(_))) => {
                 return Err(Refusal::Unavailable(format!(
                     "the leader {} cannot be reached",
                     leader.name
                 )));
             }
-            Ok(Err(status)) => {
-                let reason = format!("the connection to the leader {} broke: {status}", leader.name);
+            Ok(Err(error)) => {
+                let reason = format!("the connection to the leader {} broke: {error}", leader.name);
                 return Err(Refusal::Unknown(reason));
             }
             Err(_) => {
@@ -207,6 +207,7 @@ async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: Cancell
         }
         let room = ENTRY_PROPOSALS_MAX.saturating_sub(waiting.len());
         tokio::select! {
+            biased;
             // Proposals that are dropped here were never claimed: their proposers know that nothing happened.
             () = closed.cancelled() => return,
             // Cancel safe: nothing is received without being returned.

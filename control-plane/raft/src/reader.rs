@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::peer::{ReadIndexRequest, read_index_response};
+use flotilla_proto::peer::read_index_response;
 use flotilla_store::Snapshot;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{mpsc, oneshot};
@@ -115,6 +115,7 @@ impl Rounds {
         let mut waiting = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 // Readers that are dropped here are told that the replica stops.
                 () = self.closed.cancelled() => return,
                 count = queue.recv_many(&mut waiting, QUEUE_MAX) => if count == 0 { return },
@@ -141,12 +142,11 @@ impl Rounds {
     }
 
     async fn ask(&self, leader: &Member) -> ReadIndex {
-        let mut client = self.cluster.peers.client(&leader.address);
-        let answer = client
-            .read_index(ReadIndexRequest {})
+        let call = self.cluster.peers.transport.read_index(&leader.address);
+        let answer = call
             .await
-            .map_err(|status| format!("the leader {} cannot be asked: {status}", leader.name))?;
-        match answer.into_inner().outcome {
+            .map_err(|error| format!("the leader {} cannot be asked: {error}", leader.name))?;
+        match answer.outcome {
             Some(read_index_response::Outcome::Index(index)) => Ok(index),
             Some(read_index_response::Outcome::Unavailable(reason)) => Err(reason),
             Some(read_index_response::Outcome::NotLeader(_)) => Err("the leader has changed".to_owned()),

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::consensus::{PeerNode, Raft};
 use crate::leadership::{Leadership, may_lead};
 use crate::members::{self, BootstrapError, JoinError, Member, Members};
-use crate::network::{MESSAGE_BYTES_MAX, Peers};
+use crate::network::{GrpcPeerService, Peers, grpc_service};
 use crate::options::Options;
 use crate::proposer::{ProposeError, Proposer};
 use crate::reader::{ReadError, Reader};
@@ -104,11 +104,14 @@ impl Replica {
         join::join(&self.core, servers).await
     }
 
-    /// The service that other servers call. Serve it before [`Replica::join`].
-    pub fn peer_service(&self) -> PeerServer<PeerService> {
-        PeerServer::new(PeerService::new(&self.core))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    /// The gRPC service that other servers call. Serve it before [`Replica::join`].
+    pub fn peer_service(&self) -> PeerServer<GrpcPeerService> {
+        grpc_service(self.peer_answers())
+    }
+
+    /// What [`Replica::peer_service`] is a shell of, for another [`Transport`](crate::Transport).
+    pub fn peer_answers(&self) -> PeerService {
+        PeerService::new(&self.core)
     }
 
     /// The local state, which may be stale.
@@ -187,10 +190,10 @@ impl Core {
         let Some(successor) = best.and_then(|id| members::find(membership, id)) else {
             return;
         };
-        let mut client = self.peers.client(&successor.address);
-        let call = client.take_over(TakeOverRequest {
+        let request = TakeOverRequest {
             term: metrics.current_term,
-        });
+        };
+        let call = self.peers.transport.take_over(&successor.address, request);
         if !matches!(tokio::time::timeout(HAND_OVER_LIMIT, call).await, Ok(Ok(_))) {
             tracing::info!(
                 successor = successor.name,
@@ -203,6 +206,7 @@ impl Core {
     pub(crate) async fn take_over(&self, term: u64) {
         let lease = self.options.timing.election_max + LEASE_MARGIN;
         tokio::select! {
+            biased;
             // A replica that stops takes nothing over.
             () = self.shared.closed.cancelled() => return,
             () = tokio::time::sleep(lease) => {}
@@ -219,7 +223,7 @@ impl Core {
             tracing::warn!(error = report(&error), "the consensus task had ended badly");
         }
         let log = self.log.clone();
-        let closed = tokio::task::spawn_blocking(move || log.close()).await;
+        let closed = self.options.platform.blocking(move || log.close()).await;
         if let Err(error) = closed {
             tracing::warn!(error = report(&error), "the log could not be closed in order");
         }

@@ -1,37 +1,57 @@
 //! Answers the calls of other servers.
 
-use std::io::{self, Write};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::peer::peer_server::Peer;
 use flotilla_proto::peer::{
     AddMemberRequest, AddMemberResponse, Member as MemberMessage, Members as MembersMessage, NotLeader,
-    ProposeRequest, ProposeResponse, RaftMessage, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
-    TakeOverRequest, TakeOverResponse, add_member_response, propose_response, read_index_response,
+    ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, TakeOverRequest, add_member_response,
+    propose_response, read_index_response,
 };
 use flotilla_store::Transaction;
+use futures::stream::{BoxStream, StreamExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, Streaming};
 
 use crate::consensus;
 use crate::leadership::may_lead;
 use crate::members::{AddMemberError, Candidate, Member};
 use crate::network::install_header;
+use crate::platform::DiskFile;
 use crate::proposer::Refusal;
 use crate::replica::Core;
-use crate::storage::{self, SnapshotFile, SnapshotFolder};
+use crate::storage::{self, SnapshotFile};
 
 /// How long a forwarded proposal may wait for its turn and its majority.
 const PROPOSE_LIMIT: Duration = Duration::from_secs(8);
 /// How long a call of the consensus waits for a replica that is about to be admitted.
 const ADMISSION_LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers the calls of other servers; see [`Replica::peer_service`](crate::Replica::peer_service).
+/// Why a call is not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The replica is gone, or goes.
+    #[error("this server is shutting down")]
+    Stopping,
+    /// It does not want to; nothing has happened.
+    #[error("{0}")]
+    Refused(String),
+    /// The message cannot be decoded; nothing has happened.
+    #[error("the message is not of this version")]
+    Unreadable,
+    /// Anything else. It may have been carried out.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Answers the calls of other servers, whatever carries them; see
+/// [`Replica::peer_answers`](crate::Replica::peer_answers).
 ///
 /// It does not keep the replica alive: connections that are still open may hold it long after.
+#[derive(Clone)]
 pub struct PeerService {
     core: Weak<Core>,
 }
@@ -43,111 +63,86 @@ impl PeerService {
         }
     }
 
-    fn core(&self) -> Result<Arc<Core>, Status> {
-        self.core
-            .upgrade()
-            .ok_or_else(|| Status::unavailable("this server is shutting down"))
+    fn core(&self) -> Result<Arc<Core>, AnswerError> {
+        self.core.upgrade().ok_or(AnswerError::Stopping)
     }
 
     /// A replica without data takes part only after a cluster has said that it knows it as new. Otherwise one
     /// that lost its disk could vote twice in a term, or acknowledge again what it has forgotten.
-    async fn admitted(&self) -> Result<Arc<Core>, Status> {
+    async fn admitted(&self) -> Result<Arc<Core>, AnswerError> {
         let core = self.core()?;
         let mut admitted = core.admitted.subscribe();
         match tokio::time::timeout(ADMISSION_LIMIT, admitted.wait_for(|admitted| *admitted)).await {
             Ok(Ok(_)) => Ok(core),
-            _ => Err(Status::failed_precondition(
-                "this server is not a member of a cluster",
+            _ => Err(AnswerError::Refused(
+                "this server is not a member of a cluster".to_owned(),
             )),
         }
     }
-}
 
-#[tonic::async_trait]
-impl Peer for PeerService {
-    async fn append_entries(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
-        let message = read(&request.into_inner().payload)?;
+    /// Openraft's append.
+    pub async fn append_entries(&self, message: Bytes) -> Result<Bytes, AnswerError> {
+        let message = read(&message)?;
         let core = self.admitted().await?;
-        let answer = core.raft.append_entries(message).await.map_err(stopped)?;
-        Ok(reply(&answer))
+        let answer = core.raft.append_entries(message).await.map_err(failed)?;
+        Ok(consensus::encode(&answer))
     }
 
-    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+    /// Openraft's request of a vote.
+    pub async fn vote(&self, message: Bytes) -> Result<Bytes, AnswerError> {
         let core = self.core()?;
-        let message = read(&request.into_inner().payload)?;
+        let message = read(&message)?;
         if !core.is_initialized() {
-            return Err(Status::failed_precondition(
-                "this server has no data and does not vote",
+            return Err(AnswerError::Refused(
+                "this server has no data and does not vote".to_owned(),
             ));
         }
-        let answer = core.raft.vote(message).await.map_err(stopped)?;
-        Ok(reply(&answer))
+        let answer = core.raft.vote(message).await.map_err(failed)?;
+        Ok(consensus::encode(&answer))
     }
 
-    async fn install_snapshot(
+    /// A whole snapshot in order; the first chunk has the header.
+    pub async fn install_snapshot(
         &self,
-        request: Request<Streaming<SnapshotChunk>>,
-    ) -> Result<Response<RaftMessage>, Status> {
+        mut chunks: BoxStream<'static, Result<SnapshotChunk, AnswerError>>,
+    ) -> Result<Bytes, AnswerError> {
         let core = self.admitted().await?;
-        let mut chunks = request.into_inner();
-        let first = chunks
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
-        let (vote, meta) = install_header(&first.header).map_err(|_| unreadable())?;
-        let (path, file) = core
-            .snapshots
-            .create_partial()
-            .map_err(|error| disk_failed(&error))?;
-        let partial = SnapshotFile {
-            path: path.clone(),
-            file,
-            content: None,
+        let first = match chunks.next().await {
+            Some(first) => first?,
+            None => return Err(AnswerError::Unreadable),
         };
-        let received = match receive(partial, first, &mut chunks, &core.snapshots).await {
-            Ok(received) => received,
-            Err(status) => {
-                // The next start removes it otherwise.
-                let _ = std::fs::remove_file(&path);
-                return Err(status);
-            }
-        };
+        let (vote, meta) = install_header(&first.header).map_err(|_| AnswerError::Unreadable)?;
+        let received = receive(&core, first, chunks).await?;
         let snapshot = openraft::Snapshot {
             meta,
             snapshot: Box::new(received),
         };
-        let answer = core
-            .raft
-            .install_full_snapshot(vote, snapshot)
-            .await
-            .map_err(stopped)?;
-        Ok(reply(&answer))
+        let installed = core.raft.install_full_snapshot(vote, snapshot).await;
+        Ok(consensus::encode(&installed.map_err(failed)?))
     }
 
-    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+    /// Proposes on this replica, which should lead.
+    pub async fn propose(&self, request: ProposeRequest) -> Result<ProposeResponse, AnswerError> {
         let core = self.core()?;
-        let transaction = request.into_inner().transaction;
         // What enters the log must be readable by every replica.
-        let _: Transaction = read(&transaction)?;
+        let _: Transaction = read(&request.transaction)?;
         let result = core
             .proposer
-            .propose_here(transaction, Instant::now() + PROPOSE_LIMIT)
+            .propose_here(request.transaction, Instant::now() + PROPOSE_LIMIT)
             .await;
         let outcome = match result {
             Ok(outcome) => propose_response::Outcome::Applied(consensus::encode(&outcome)),
             Err(Refusal::NotLeader) => propose_response::Outcome::NotLeader(not_leader(&core)),
             Err(Refusal::Unavailable(reason)) => propose_response::Outcome::Unavailable(reason),
-            Err(Refusal::Unknown(reason)) => return Err(Status::aborted(reason)),
+            Err(Refusal::Unknown(reason)) => return Err(AnswerError::Failed(reason)),
         };
-        Ok(Response::new(ProposeResponse {
+        Ok(ProposeResponse {
             outcome: Some(outcome),
-        }))
+        })
     }
 
-    async fn read_index(
-        &self,
-        _request: Request<ReadIndexRequest>,
-    ) -> Result<Response<ReadIndexResponse>, Status> {
+    /// How far a reader has to be, confirmed with a majority.
+    pub async fn read_index(&self) -> Result<ReadIndexResponse, AnswerError> {
         let core = self.core()?;
         let outcome = if may_lead(&core.raft) {
             match core.reader.read_index().await {
@@ -157,22 +152,20 @@ impl Peer for PeerService {
         } else {
             read_index_response::Outcome::NotLeader(not_leader(&core))
         };
-        Ok(Response::new(ReadIndexResponse {
+        Ok(ReadIndexResponse {
             outcome: Some(outcome),
-        }))
+        })
     }
 
-    async fn add_member(
-        &self,
-        request: Request<AddMemberRequest>,
-    ) -> Result<Response<AddMemberResponse>, Status> {
+    /// Takes a server in, or notes its new address.
+    pub async fn add_member(&self, request: AddMemberRequest) -> Result<AddMemberResponse, AnswerError> {
         let core = self.core()?;
         let AddMemberRequest {
             id,
             name,
             address,
             empty,
-        } = request.into_inner();
+        } = request;
         let candidate = Candidate {
             id,
             name,
@@ -183,55 +176,75 @@ impl Peer for PeerService {
             Ok(members) => add_member_response::Outcome::Members(members_message(members)),
             Err(AddMemberError::NotLeader) => add_member_response::Outcome::NotLeader(not_leader(&core)),
             Err(AddMemberError::Unavailable(reason)) => add_member_response::Outcome::Unavailable(reason),
-            Err(AddMemberError::Refused(reason)) => return Err(Status::failed_precondition(reason)),
+            Err(AddMemberError::Refused(reason)) => return Err(AnswerError::Refused(reason)),
         };
-        Ok(Response::new(AddMemberResponse {
+        Ok(AddMemberResponse {
             outcome: Some(outcome),
-        }))
+        })
     }
 
-    async fn take_over(
-        &self,
-        request: Request<TakeOverRequest>,
-    ) -> Result<Response<TakeOverResponse>, Status> {
+    /// Stands for election once the others may vote for it.
+    pub fn take_over(&self, request: &TakeOverRequest) -> Result<(), AnswerError> {
         let core = self.core()?;
-        let term = request.into_inner().term;
-        let tracker = core.tracker.clone();
+        let (tracker, term) = (core.tracker.clone(), request.term);
         tracker.spawn(async move { core.take_over(term).await });
-        Ok(Response::new(TakeOverResponse {}))
+        Ok(())
     }
+}
+
+/// Receives into a file, and makes it the newest snapshot once it is whole.
+async fn receive(
+    core: &Core,
+    first: SnapshotChunk,
+    chunks: BoxStream<'static, Result<SnapshotChunk, AnswerError>>,
+) -> Result<SnapshotFile, AnswerError> {
+    let (path, file) = core
+        .snapshots
+        .create_partial()
+        .map_err(|error| disk_failed(&error))?;
+    let received = receive_into(core, path.clone(), file, first, chunks).await;
+    if received.is_err() {
+        core.snapshots.discard(&path);
+    }
+    received
 }
 
 /// Writes all chunks to the file, reads it back, verifies it and makes it the newest snapshot.
 ///
 /// That comes before openraft hears of it, because openraft purges the log up to a snapshot as soon as it has
 /// begun to install it. A crash between leaves a snapshot that is ahead of the log, which is no hole.
-async fn receive(
-    mut partial: SnapshotFile,
+async fn receive_into(
+    core: &Core,
+    path: PathBuf,
+    mut file: Box<dyn DiskFile>,
     first: SnapshotChunk,
-    chunks: &mut Streaming<SnapshotChunk>,
-    folder: &Arc<SnapshotFolder>,
-) -> Result<SnapshotFile, Status> {
+    mut chunks: BoxStream<'static, Result<SnapshotChunk, AnswerError>>,
+) -> Result<SnapshotFile, AnswerError> {
     let mut next = Some(first);
     let mut offset = 0;
     while let Some(chunk) = next {
         if chunk.offset != offset {
-            return Err(Status::data_loss("a part of the snapshot is missing"));
+            return Err(AnswerError::Failed(
+                "a part of the snapshot is missing".to_owned(),
+            ));
         }
+        let start = offset;
         offset += chunk.data.len() as u64;
-        partial = blocking(move || {
-            partial.file.write_all(&chunk.data)?;
-            Ok(partial)
+        file = blocking(core, move || {
+            file.write_all_at(&chunk.data, start)?;
+            Ok(file)
         })
         .await?;
-        next = chunks.message().await?;
+        next = chunks.next().await.transpose()?;
     }
-    let folder = Arc::clone(folder);
-    blocking(move || {
-        let saved = storage::read_snapshot(&mut partial.file).map_err(io::Error::other)?;
-        partial.path = folder.keep(&partial.path, &partial.file, &saved.meta)?;
-        partial.content = Some(saved);
-        Ok(partial)
+    let folder = Arc::clone(&core.snapshots);
+    blocking(core, move || {
+        let saved = storage::read_snapshot(&*file).map_err(io::Error::other)?;
+        folder.keep(&path, &*file, &saved.meta)?;
+        Ok(SnapshotFile {
+            file,
+            content: Some(saved),
+        })
     })
     .await
 }
@@ -260,31 +273,21 @@ fn members_message(members: Vec<Member>) -> MembersMessage {
 }
 
 async fn blocking<T: Send + 'static>(
+    core: &Core,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(|error| disk_failed(&error))
+) -> Result<T, AnswerError> {
+    let done = core.options.platform.blocking(work).await;
+    done.unwrap_or_else(Err).map_err(|error| disk_failed(&error))
 }
 
-fn read<T: DeserializeOwned>(payload: &Bytes) -> Result<T, Status> {
-    consensus::decode(payload).map_err(|_| unreadable())
+fn read<T: DeserializeOwned>(message: &Bytes) -> Result<T, AnswerError> {
+    consensus::decode(message).map_err(|_| AnswerError::Unreadable)
 }
 
-fn reply<T: serde::Serialize>(answer: &T) -> Response<RaftMessage> {
-    Response::new(RaftMessage {
-        payload: consensus::encode(answer),
-    })
+fn disk_failed(error: &io::Error) -> AnswerError {
+    AnswerError::Failed(format!("the snapshot cannot be stored: {error}"))
 }
 
-fn unreadable() -> Status {
-    Status::invalid_argument("the message is not of this version")
-}
-
-fn disk_failed(error: &io::Error) -> Status {
-    Status::internal(format!("the snapshot cannot be stored: {error}"))
-}
-
-fn stopped(error: impl std::error::Error) -> Status {
-    Status::unavailable(error.to_string())
+fn failed(error: impl std::error::Error) -> AnswerError {
+    AnswerError::Failed(error.to_string())
 }

@@ -3,7 +3,7 @@
 //! The state machine changes it; everyone else reads. A watcher never sees an event before the snapshot that
 //! contains it is published.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     published: ArcSwap<Snapshot>,
     applied: watch::Sender<AppliedTo>,
-    news: Mutex<HashMap<ResourceName, watch::Sender<()>>>,
+    news: Mutex<BTreeMap<ResourceName, watch::Sender<()>>>,
     /// Set when the replica stops.
     pub(crate) closed: CancellationToken,
 }
@@ -109,7 +109,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn news(&self) -> MutexGuard<'_, HashMap<ResourceName, watch::Sender<()>>> {
+    fn news(&self) -> MutexGuard<'_, BTreeMap<ResourceName, watch::Sender<()>>> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -90,8 +90,3 @@ fn io_error(
 ) -> StorageError {
     openraft::StorageIOError::new(subject, verb, openraft::AnyError::new(error)).into()
 }
-
-/// Makes a change of a folder's entries durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    std::fs::File::open(path)?.sync_all()
-}

@@ -81,6 +81,7 @@ impl Watch {
                 continue;
             }
             tokio::select! {
+                biased;
                 // Dropping either loses nothing: the state is looked at again on the next round.
                 () = closed.cancelled() => return Err(WatchError::Closed),
                 changed = self.news.changed() => changed.map_err(|_| WatchError::Closed)?,

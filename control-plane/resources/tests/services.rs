@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flotilla_api::Status;
-use flotilla_raft::{Limits, Options, Replica, Timing};
+use flotilla_raft::{Limits, Options, Platform, Replica, Timing};
 use flotilla_resources::{DeleteOptions, Part, Resources};
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceSpec};
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ async fn store() -> Store {
         name: "one".into(),
         address: "127.0.0.1:1".into(),
         data_dir: folder.path().to_owned(),
-        connector: Arc::new(|_| tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy()),
+        platform: Platform::real(Arc::new(|_| {
+            tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+        })),
         timing: Timing::default(),
         limits: Limits::default(),
     };

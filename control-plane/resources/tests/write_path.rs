@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use flotilla_api::{FieldValidation, Reason, Status, patch::PatchKind, registry};
-use flotilla_raft::{Limits, Options, Replica, Timing};
+use flotilla_raft::{Limits, Options, Platform, Replica, Timing};
 use flotilla_resources::{
     Cache, DeleteOptions, Deleted, EventRecord, EventType, EventWriter, Part, Propagation, Resources,
     WriteOptions,
@@ -33,7 +33,9 @@ async fn store() -> Store {
         name: "one".into(),
         address: "127.0.0.1:1".into(),
         data_dir: folder.path().to_owned(),
-        connector: Arc::new(|_| tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy()),
+        platform: Platform::real(Arc::new(|_| {
+            tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+        })),
         timing: Timing::default(),
         limits: Limits::default(),
     };

@@ -242,7 +242,7 @@ async fn open_replica(options: &Options, material: &Material) -> Result<Replica,
         name: options.name.clone(),
         address: options.advertised(),
         data_dir: options.data_dir.join("store"),
-        connector: Arc::new(move |address| channel(address, &tls)),
+        platform: flotilla_raft::Platform::real(Arc::new(move |address| channel(address, &tls))),
         timing: Timing::default(),
         limits: flotilla_raft::Limits::default(),
     };

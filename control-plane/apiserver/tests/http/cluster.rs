@@ -197,7 +197,7 @@ impl Cluster {
             name: "server-1".into(),
             address: "127.0.0.1:1".into(),
             data_dir: folder.path().to_owned(),
-            connector,
+            platform: flotilla_raft::Platform::real(connector),
             timing: flotilla_raft::Timing::default(),
             limits: flotilla_raft::Limits::default(),
         };

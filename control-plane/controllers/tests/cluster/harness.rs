@@ -387,10 +387,10 @@ async fn open(folder: &TempDir) -> Replica {
         name: "server-1".to_owned(),
         address: "127.0.0.1:1".to_owned(),
         data_dir: folder.path().to_owned(),
-        connector: Arc::new(|address| {
+        platform: flotilla_raft::Platform::real(Arc::new(|address| {
             let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
             endpoint.connect_lazy()
-        }),
+        })),
         timing: flotilla_raft::Timing::default(),
         limits: flotilla_raft::Limits::default(),
     };

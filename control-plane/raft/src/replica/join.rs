@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Core;
 use crate::members::{self, AddMemberError, Candidate, JoinError};
+use crate::network::CallError;
 
 /// How long joining may take in all, catching up with a large store included.
 const JOIN_LIMIT: Duration = Duration::from_secs(120);
@@ -91,22 +92,20 @@ async fn ask(core: &Core, server: &str) -> Result<Answer, JoinError> {
             Err(AddMemberError::Refused(reason)) => Err(JoinError::Refused(reason)),
         };
     }
-    let mut client = core.peers.client(server);
-    let call = client.add_member(AddMemberRequest {
+    let request = AddMemberRequest {
         id,
         name,
         address,
         empty,
-    });
+    };
+    let call = core.peers.transport.add_member(server, request);
     let answer = match tokio::time::timeout(CALL_LIMIT, call).await {
-        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Ok(answer)) => answer,
         // The log may have arrived while the request was on its way: then it is no longer refused.
-        Ok(Err(status))
-            if status.code() == tonic::Code::FailedPrecondition && empty != core.is_initialized() =>
-        {
-            return Err(JoinError::Refused(status.message().to_owned()));
+        Ok(Err(CallError::Refused(reason))) if empty != core.is_initialized() => {
+            return Err(JoinError::Refused(reason));
         }
-        Ok(Err(status)) => return Ok(Answer::Later(format!("{server}: {status}"))),
+        Ok(Err(error)) => return Ok(Answer::Later(format!("{server}: {error}"))),
         Err(_) => return Ok(Answer::Later(format!("{server} has not answered"))),
     };
     Ok(match answer.outcome {

@@ -1,8 +1,5 @@
 //! Recovers a replica from its folder and starts its tasks.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,12 +29,12 @@ struct Recovered {
 
 /// Opens a replica and starts its tasks.
 pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
-    let (folder, id, cache_bytes) = (options.data_dir.clone(), options.id, options.limits.cache_bytes);
-    let recovered = tokio::task::spawn_blocking(move || recover(&folder, id, cache_bytes))
-        .await
-        .map_err(|error| OpenError::Consensus(error.to_string()))??;
+    let recovered = recover(&options).await?;
     let tracker = TaskTracker::new();
-    let peers = Peers::new(Arc::clone(&options.connector), tracker.clone());
+    let peers = Peers {
+        transport: Arc::clone(&options.platform.transport),
+        tracker: tracker.clone(),
+    };
 
     let saved = recovered.saved.unwrap_or_default();
     let applied = storage::applied_to(saved.meta.last_log_id);
@@ -51,6 +48,7 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         options.limits.history,
         saved.meta,
         Arc::clone(&unsaved_bytes),
+        options.platform.clone(),
     );
     let raft = start_raft(&options, &peers, &recovered.log, machine).await?;
     tracker.spawn(save_by_bytes(
@@ -121,15 +119,19 @@ fn start_tasks(
     core
 }
 
-/// Reads and verifies everything in the folder. Blocks.
-fn recover(folder: &Path, id: u64, cache_bytes: u64) -> Result<Recovered, OpenError> {
-    let private = fs::Permissions::from_mode(0o700);
-    // Secrets are in there.
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::set_permissions(folder, private))
-        .map_err(OpenError::folder(folder))?;
-    let log = LogStore::open(folder, id, cache_bytes)?;
-    let (snapshots, saved) = SnapshotFolder::open(folder)?;
+/// Reads and verifies everything in the folder.
+async fn recover(options: &Options) -> Result<Recovered, OpenError> {
+    let (platform, folder) = (&options.platform, options.data_dir.clone());
+    let files = Arc::clone(&platform.files);
+    let made = platform.blocking(move || files.create_folder(&folder)).await;
+    let folder = &options.data_dir;
+    made.unwrap_or_else(Err).map_err(OpenError::folder(folder))?;
+    let log = LogStore::open(platform, folder, options.id, options.limits.cache_bytes).await?;
+    let (files, path) = (Arc::clone(&platform.files), folder.clone());
+    let (snapshots, saved) = platform
+        .blocking(move || SnapshotFolder::open(files, &path))
+        .await
+        .map_err(OpenError::folder(folder))??;
     let snapshot_end = saved.as_ref().and_then(|saved| saved.meta.last_log_id);
     storage::check_whole(&log, snapshot_end, folder)?;
     Ok(Recovered {
@@ -172,6 +174,7 @@ async fn save_by_bytes(raft: Raft, shared: Arc<Shared>, unsaved_bytes: Arc<Atomi
     let mut applied = shared.applied();
     loop {
         tokio::select! {
+            biased;
             // Both arms only wake the loop.
             () = shared.closed.cancelled() => return,
             changed = applied.changed() => if changed.is_err() { return },

@@ -4,29 +4,23 @@
 //! what it names was durable before. It lets a restart apply at once what it knows to be committed, and it
 //! tells when a damaged log has lost its tail.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::record;
 use crate::consensus::{self, LogId};
+use crate::platform::{DiskFile, Files};
 
 pub(super) struct CommittedFile {
-    file: File,
+    file: Box<dyn DiskFile>,
 }
 
 /// Room for the record; always the same so that a shorter one leaves nothing of a longer one behind.
 const FILE_BYTES: usize = 64;
 
 impl CommittedFile {
-    pub(super) fn open(path: &Path) -> io::Result<(CommittedFile, Option<LogId>)> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+    pub(super) fn open(files: &dyn Files, path: &Path) -> io::Result<(CommittedFile, Option<LogId>)> {
+        let file = files.open_or_create(path)?;
         let mut content = [0; FILE_BYTES];
         let read = file.read_at(&mut content, 0)?;
         let length = content[0] as usize;

@@ -1,32 +1,22 @@
-//! sled behind one writing thread that makes writes durable together.
+//! A tree behind one writing task that makes writes durable together.
 //!
 //! *Guarantees*: `done` of a write is called with `Ok` only after the write, and all before it, would survive
 //! a power cut. After a failed write or sync nothing is acknowledged any more: what a disk kept of a failed
 //! sync is unknown, and a second sync that succeeds proves nothing.
-//!
-//! sled's own `flush` is no barrier on Linux (`sync_file_range` only), so the thread flushes sled's buffers to
-//! the file and then calls `fdatasync` on a descriptor of its own.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::platform::{Change, Join, OpenTreeError, Platform, Tree};
 
 /// Called when a write is durable, or surely is not known to be.
 pub(super) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// One change of sled's tree.
-pub(super) enum Change {
-    /// Sets a key.
-    Put(Bytes, Bytes),
-    /// Removes a key.
-    Remove(Bytes),
-}
 
 enum Command {
     /// Changes that become durable as one, in the order of the commands.
@@ -36,44 +26,38 @@ enum Command {
     Stop,
 }
 
-/// Handle of the writing thread.
+/// Handle of the writing task.
 pub(super) struct Disk {
-    db: Mutex<Option<sled::Db>>,
-    commands: Sender<Command>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    tree: Mutex<Option<Arc<dyn Tree>>>,
+    /// Unbounded, because its writers wait for their answers: openraft has a few writes on their way.
+    commands: UnboundedSender<Command>,
+    writer: Mutex<Option<Join>>,
 }
 
 impl Disk {
-    /// Opens the tree in a folder and starts its thread.
-    pub(super) fn open(folder: &Path, cache_bytes: u64) -> Result<Disk, sled::Error> {
-        let db = sled::Config::new()
-            .path(folder)
-            .cache_capacity(cache_bytes)
-            .flush_every_ms(None)
-            .open()?;
-        let file = File::open(folder.join("db"))?;
-        super::sync_folder(folder)?;
-        let (commands, receiver) = channel();
-        let mut writer = Writer {
-            db: db.clone(),
-            file,
+    /// Opens the tree in a folder and starts its task. Blocks.
+    pub(super) fn open(platform: &Platform, folder: &Path, cache_bytes: u64) -> Result<Disk, OpenTreeError> {
+        let tree = platform.trees.open(folder, cache_bytes)?;
+        let (commands, receiver) = unbounded_channel();
+        let writer = Writer {
+            tree: Arc::clone(&tree),
             doomed: VecDeque::new(),
             failed: None,
         };
-        let thread = std::thread::Builder::new()
-            .name("raft-disk".to_owned())
-            .spawn(move || writer.run(&receiver))?;
+        let writer = platform
+            .threads
+            .start("raft-disk", writer.run(receiver).boxed())?;
         Ok(Disk {
-            db: Mutex::new(Some(db)),
+            tree: Mutex::new(Some(tree)),
             commands,
-            thread: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(writer)),
         })
     }
 
     /// The tree, for reads.
-    pub(super) fn db(&self) -> io::Result<sled::Db> {
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        db.clone()
+    pub(super) fn tree(&self) -> io::Result<Arc<dyn Tree>> {
+        let tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        tree.clone()
             .ok_or_else(|| io::Error::other("the replica has been shut down"))
     }
 
@@ -88,20 +72,18 @@ impl Disk {
 
     /// Queues keys for removal at leisure.
     pub(super) fn forget(&self, keys: Vec<Bytes>) {
-        // A thread that has stopped removes nothing; the next start does.
+        // A task that has stopped removes nothing; the next start does.
         let _ = self.commands.send(Command::Forget(keys));
     }
 
     /// Finishes what is queued and lets go of the files. Blocks.
     pub(super) fn close(&self) {
         let _ = self.commands.send(Command::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the disk thread had panicked");
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(wait) = writer {
+            wait();
         }
-        self.db.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -113,10 +95,17 @@ impl Drop for Disk {
 }
 
 struct Writer {
-    db: sled::Db,
-    file: File,
+    tree: Arc<dyn Tree>,
     doomed: VecDeque<Bytes>,
     failed: Option<Arc<str>>,
+}
+
+/// What becomes durable with one sync.
+#[derive(Default)]
+struct Round {
+    changes: Vec<Change>,
+    waiting: Vec<Done>,
+    last: bool,
 }
 
 /// Removals that may ride along with one write: a purge of thousands of entries must not delay an append.
@@ -125,65 +114,60 @@ const FORGOTTEN_PER_ROUND: usize = 128;
 const WRITES_PER_ROUND: usize = 1024;
 
 impl Writer {
-    fn run(&mut self, commands: &Receiver<Command>) {
-        let mut stop = false;
-        while !stop {
-            let mut batch = sled::Batch::default();
-            let mut waiting = Vec::new();
-            if self.doomed.is_empty() {
-                match commands.recv() {
-                    Ok(command) => stop |= self.take(command, &mut batch, &mut waiting),
-                    Err(_) => return,
-                }
-            }
-            while !stop && waiting.len() < WRITES_PER_ROUND {
-                let Ok(command) = commands.try_recv() else { break };
-                stop |= self.take(command, &mut batch, &mut waiting);
-            }
-            self.forget_some(&mut batch);
-            let result = self.commit(batch, !waiting.is_empty());
-            for done in waiting {
+    async fn run(mut self, mut commands: UnboundedReceiver<Command>) {
+        loop {
+            let Some(mut round) = self.gather(&mut commands).await else {
+                return;
+            };
+            self.forget_some(&mut round.changes);
+            let result = self.commit(round.changes, !round.waiting.is_empty()).await;
+            for done in round.waiting {
                 done(match &result {
                     Ok(()) => Ok(()),
                     Err(error) => Err(io::Error::other(Arc::clone(error).to_string())),
                 });
             }
+            if round.last {
+                return;
+            }
         }
     }
 
-    /// Adds a command to the round; true when it is the last.
-    fn take(&mut self, command: Command, batch: &mut sled::Batch, waiting: &mut Vec<Done>) -> bool {
+    /// Takes what has been queued meanwhile; waits when there is nothing to do. None when nobody can ask any more.
+    async fn gather(&mut self, commands: &mut UnboundedReceiver<Command>) -> Option<Round> {
+        let mut round = Round::default();
+        if self.doomed.is_empty() {
+            let command = commands.recv().await?;
+            self.take(command, &mut round);
+        }
+        while !round.last && round.waiting.len() < WRITES_PER_ROUND {
+            let Ok(command) = commands.try_recv() else { break };
+            self.take(command, &mut round);
+        }
+        Some(round)
+    }
+
+    fn take(&mut self, command: Command, round: &mut Round) {
         match command {
-            Command::Write(changes, done) => {
-                for change in changes {
-                    match change {
-                        Change::Put(key, value) => batch.insert(&key[..], &value[..]),
-                        Change::Remove(key) => batch.remove(&key[..]),
-                    }
-                }
-                waiting.push(done);
-                false
+            Command::Write(mut changes, done) => {
+                round.changes.append(&mut changes);
+                round.waiting.push(done);
             }
-            Command::Forget(keys) => {
-                self.doomed.extend(keys);
-                false
-            }
-            Command::Stop => true,
+            Command::Forget(keys) => self.doomed.extend(keys),
+            Command::Stop => round.last = true,
         }
     }
 
-    fn forget_some(&mut self, batch: &mut sled::Batch) {
+    fn forget_some(&mut self, changes: &mut Vec<Change>) {
         let count = self.doomed.len().min(FORGOTTEN_PER_ROUND);
-        for key in self.doomed.drain(..count) {
-            batch.remove(&key[..]);
-        }
+        changes.extend(self.doomed.drain(..count).map(Change::Remove));
     }
 
-    fn commit(&mut self, batch: sled::Batch, sync: bool) -> Result<(), Arc<str>> {
+    async fn commit(&mut self, changes: Vec<Change>, sync: bool) -> Result<(), Arc<str>> {
         if let Some(failed) = &self.failed {
             return Err(Arc::clone(failed));
         }
-        let result = self.try_commit(batch, sync);
+        let result = self.try_commit(changes, sync).await;
         result.map_err(|error| {
             let error: Arc<str> = format!("the log cannot be written: {error}").into();
             tracing::error!(
@@ -195,11 +179,10 @@ impl Writer {
         })
     }
 
-    fn try_commit(&self, batch: sled::Batch, sync: bool) -> Result<(), sled::Error> {
-        self.db.apply_batch(batch)?;
+    async fn try_commit(&self, changes: Vec<Change>, sync: bool) -> io::Result<()> {
+        self.tree.apply(changes).await?;
         if sync {
-            self.db.flush()?;
-            self.file.sync_data()?;
+            self.tree.sync().await?;
         }
         Ok(())
     }

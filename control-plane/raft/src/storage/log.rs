@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 
 use self::tail::Tail;
 use super::committed::CommittedFile;
-use super::disk::{Change, Disk};
+use super::disk::Disk;
 use super::{OpenError, io_error, record};
 use crate::consensus::{self, Entry, LogId, StorageError, TypeConfig, Vote};
+use crate::platform::{Change, OpenTreeError, Platform};
 
 const VOTE_KEY: &[u8] = b"m:vote";
 const PURGED_KEY: &[u8] = b"m:purged";
@@ -37,6 +38,7 @@ pub(crate) struct LogStore {
     disk: Arc<Disk>,
     index: Arc<Mutex<Index>>,
     committed_file: Arc<CommittedFile>,
+    platform: Platform,
 }
 
 /// What is known of the log without reading it.
@@ -48,31 +50,56 @@ struct Index {
 }
 
 impl LogStore {
-    /// Opens the log in a folder and reads all of it once. Blocks.
-    pub(crate) fn open(folder: &Path, identity: u64, cache_bytes: u64) -> Result<LogStore, OpenError> {
+    /// Opens the log in a folder and reads all of it once; a new folder is marked as this member's.
+    pub(crate) async fn open(
+        platform: &Platform,
+        folder: &Path,
+        identity: u64,
+        cache_bytes: u64,
+    ) -> Result<LogStore, OpenError> {
+        let (owned, path) = (platform.clone(), folder.to_path_buf());
+        let (log, unmarked) = platform
+            .blocking(move || LogStore::recover(owned, &path, identity, cache_bytes))
+            .await
+            .map_err(OpenError::folder(folder))??;
+        if unmarked {
+            // Durably, before anything else is written.
+            log.write(vec![put(IDENTITY_KEY, &identity)])
+                .await
+                .map_err(OpenError::folder(folder))?;
+        }
+        Ok(log)
+    }
+
+    /// Reads and verifies all of it; true when the folder is nobody's yet. Blocks.
+    fn recover(
+        platform: Platform,
+        folder: &Path,
+        identity: u64,
+        cache_bytes: u64,
+    ) -> Result<(LogStore, bool), OpenError> {
         let path = folder.join("log");
-        let disk = Disk::open(&path, cache_bytes).map_err(|error| match error {
-            sled::Error::Io(source) => OpenError::Folder {
-                path: path.clone(),
-                source,
-            },
-            error => OpenError::damaged(folder, error.to_string()),
+        let disk = Disk::open(&platform, &path, cache_bytes).map_err(|error| match error {
+            OpenTreeError::Io(source) => OpenError::folder(&path)(source),
+            OpenTreeError::Damaged(damage) => OpenError::damaged(folder, damage),
         })?;
         let recovered = recover::recover(&disk, folder, identity)?;
         let committed_path = folder.join("committed");
-        let (file, committed) =
-            CommittedFile::open(&committed_path).map_err(OpenError::folder(&committed_path))?;
+        let (file, committed) = CommittedFile::open(&*platform.files, &committed_path)
+            .map_err(OpenError::folder(&committed_path))?;
         let index = Index {
             vote: recovered.vote,
             committed,
             purged: recovered.purged,
             tail: recovered.tail,
         };
-        Ok(LogStore {
+        let log = LogStore {
             disk: Arc::new(disk),
             index: Arc::new(Mutex::new(index)),
             committed_file: Arc::new(file),
-        })
+            platform,
+        };
+        Ok((log, recovered.unmarked))
     }
 
     /// Everything up to here has been removed.
@@ -121,9 +148,8 @@ impl LogStore {
             Some((start, end)) => {
                 let disk = Arc::clone(&self.disk);
                 let read = move || recover::read_entries(&disk, start, end, bytes_max);
-                tokio::task::spawn_blocking(read)
-                    .await
-                    .unwrap_or_else(|error| Err(io::Error::other(error)))
+                let read = self.platform.blocking(read).await;
+                read.unwrap_or_else(Err)
                     .map_err(|error| io_error(ErrorSubject::Logs, ErrorVerb::Read, &error))?
             }
         };
@@ -240,7 +266,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 if let EntryPayload::Normal(proposals) = &entry.payload {
                     proposals.appended.set();
                 }
-                let chunks = record::chunks(&entry);
+                let log_id = entry.log_id;
+                let record = record::seal(&consensus::encode(&entry));
+                if let Some(witness) = &self.platform.witness {
+                    witness.appended(log_id.leader_id.term, log_id.index, &record);
+                }
+                let chunks = record::chunks(log_id.index, &record);
                 index.tail.push(entry, chunks.len());
                 changes.extend(
                     chunks
@@ -309,8 +340,12 @@ mod tests {
         }
     }
 
-    fn open(folder: &Path) -> LogStore {
-        LogStore::open(folder, 1, 1 << 20).unwrap()
+    fn platform() -> Platform {
+        Platform::real(Arc::new(|_| unreachable!("the log calls nobody")))
+    }
+
+    async fn open(folder: &Path) -> LogStore {
+        LogStore::open(&platform(), folder, 1, 1 << 20).await.unwrap()
     }
 
     async fn ids(log: &mut LogStore) -> Vec<LogId> {
@@ -321,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_appended_truncated_and_purged_is_the_same_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
+        let mut log = open(folder.path()).await;
         log.save_vote(&Vote::new(2, 1)).await.unwrap();
         log.blocking_append((0..10).map(|index| entry(1, index)))
             .await
@@ -334,7 +369,7 @@ mod tests {
         assert_eq!(ids(&mut log).await, expected);
         log.close();
 
-        let mut log = open(folder.path());
+        let mut log = open(folder.path()).await;
         assert_eq!(ids(&mut log).await, expected);
         assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(2, 1)));
         assert_eq!(
@@ -346,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_of_a_later_term_replaces_a_tail_that_was_never_committed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
+        let mut log = open(folder.path()).await;
         log.save_vote(&Vote::new(3, 1)).await.unwrap();
         log.blocking_append((0..10).map(|index| entry(1, index)))
             .await
@@ -355,13 +390,13 @@ mod tests {
         assert_eq!(log.last(), Some(log_id(3, 5)));
         log.blocking_append([entry(3, 6)]).await.unwrap();
         log.close();
-        assert_eq!(ids(&mut open(folder.path())).await, [log_id(3, 6)]);
+        assert_eq!(ids(&mut open(folder.path()).await).await, [log_id(3, 6)]);
     }
 
     #[tokio::test]
     async fn a_hole_or_a_lost_end_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = open(folder.path());
+        let mut log = open(folder.path()).await;
         log.save_vote(&Vote::new(1, 1)).await.unwrap();
         log.blocking_append((0..5).map(|index| entry(1, index)))
             .await
@@ -373,14 +408,17 @@ mod tests {
         .await
         .unwrap();
         log.close();
-        let shortened = open(folder.path());
+        let shortened = open(folder.path()).await;
         let refused = super::super::check_whole(&shortened, None, folder.path()).unwrap_err();
         assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
 
         let key = Bytes::copy_from_slice(&record::chunk_key(2, 0));
         shortened.write(vec![Change::Remove(key)]).await.unwrap();
         shortened.close();
-        let refused = LogStore::open(folder.path(), 1, 1 << 20).err().unwrap();
+        let refused = LogStore::open(&platform(), folder.path(), 1, 1 << 20)
+            .await
+            .err()
+            .unwrap();
         assert!(
             refused.to_string().contains("log entry 2 is missing"),
             "{refused}"

@@ -12,6 +12,7 @@ use super::{SnapshotFile, SnapshotFolder, io_error};
 use crate::consensus::{
     self, Entry, LogId, Outcomes, Proposals, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
 };
+use crate::platform::Platform;
 use crate::shared::{AppliedTo, Shared};
 
 /// Applies entries in order; owned by openraft.
@@ -23,6 +24,7 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     /// Bytes of entries applied since the last snapshot.
     unsaved_bytes: Arc<AtomicU64>,
+    platform: Platform,
 }
 
 impl Machine {
@@ -33,6 +35,7 @@ impl Machine {
         history: HistoryLimits,
         meta: SnapshotMeta,
         unsaved_bytes: Arc<AtomicU64>,
+        platform: Platform,
     ) -> Machine {
         Machine {
             shared,
@@ -41,6 +44,7 @@ impl Machine {
             last_applied: meta.last_log_id,
             membership: meta.last_membership,
             unsaved_bytes,
+            platform,
         }
     }
 
@@ -57,6 +61,9 @@ impl Machine {
         };
         self.last_applied = Some(log_id);
         self.shared.set_applied(applied_to(self.last_applied));
+        if let Some(witness) = &self.platform.witness {
+            witness.applied(term, log_id.index, &self.shared.snapshot());
+        }
         Ok(outcomes)
     }
 
@@ -137,20 +144,17 @@ impl RaftStateMachine<TypeConfig> for Machine {
             snapshot: self.shared.snapshot(),
             term: self.shared.term(),
             snapshots: Arc::clone(&self.snapshots),
+            platform: self.platform.clone(),
         }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
         // Our transport receives into a file of its own, see `service`.
-        let (path, file) = self
+        let (_, file) = self
             .snapshots
             .create_partial()
             .map_err(|error| snapshot_error(ErrorVerb::Write, &error))?;
-        Ok(Box::new(SnapshotFile {
-            path,
-            file,
-            content: None,
-        }))
+        Ok(Box::new(SnapshotFile { file, content: None }))
     }
 
     /// The file is durable already: openraft purges the log while this runs, see `service`.
@@ -190,26 +194,25 @@ pub(crate) struct Builder {
     snapshot: Snapshot,
     term: u64,
     snapshots: Arc<SnapshotFolder>,
+    platform: Platform,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<openraft::Snapshot<TypeConfig>, StorageError> {
         let (meta, snapshot, term) = (self.meta.clone(), self.snapshot.clone(), self.term);
         let folder = Arc::clone(&self.snapshots);
-        let file = blocking(move || folder.write(&meta, &snapshot, term))
+        let written = self
+            .platform
+            .blocking(move || folder.write(&meta, &snapshot, term));
+        let file = written
             .await
+            .unwrap_or_else(Err)
             .map_err(|error| snapshot_error(ErrorVerb::Write, &error))?;
         Ok(openraft::Snapshot {
             meta: self.meta.clone(),
             snapshot: Box::new(file),
         })
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn snapshot_error(verb: ErrorVerb, error: &io::Error) -> StorageError {

@@ -45,17 +45,13 @@ pub(super) fn unseal(record: &[u8]) -> Option<&[u8]> {
     (payload.len() == length as usize && crc32fast::hash(payload) == sum).then_some(payload)
 }
 
-/// The keys and values that hold an entry.
-pub(super) fn chunks(entry: &Entry) -> Vec<([u8; 13], Bytes)> {
-    let record = seal(&consensus::encode(entry));
+/// The keys and values that hold the record of an entry.
+pub(super) fn chunks(index: u64, record: &Bytes) -> Vec<([u8; 13], Bytes)> {
     (0..record.len().div_ceil(CHUNK_BYTES))
         .map(|number| {
             let start = number * CHUNK_BYTES;
             let end = record.len().min(start + CHUNK_BYTES);
-            (
-                chunk_key(entry.log_id.index, number as u32),
-                record.slice(start..end),
-            )
+            (chunk_key(index, number as u32), record.slice(start..end))
         })
         .collect()
 }
@@ -92,8 +88,12 @@ mod tests {
         }
     }
 
+    fn chunks_of(entry: &Entry) -> Vec<([u8; 13], Bytes)> {
+        chunks(entry.log_id.index, &seal(&consensus::encode(entry)))
+    }
+
     fn record(entry: &Entry) -> Vec<u8> {
-        chunks(entry)
+        chunks_of(entry)
             .iter()
             .flat_map(|(_, value)| value.to_vec())
             .collect()
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn no_chunk_is_larger_than_the_limit_and_together_they_are_the_entry() {
         let entry = entry(3 * CHUNK_BYTES);
-        let chunks = chunks(&entry);
+        let chunks = chunks_of(&entry);
         assert_eq!(chunks.len(), 4);
         assert!(chunks.iter().all(|(_, value)| value.len() <= CHUNK_BYTES));
         assert_eq!(parse_key(&chunks[3].0), Some((42, 3)));

@@ -3,16 +3,16 @@
 //! *Guarantees*: a file under its final name is whole: it is written under another name, synced, renamed, and
 //! the folder synced. Its checksums are verified before it is used; the image ends with its own.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flotilla_store::{ReadImageError, Snapshot, read_image, write_image};
 
-use super::{OpenError, record, sync_folder};
+use super::{OpenError, record};
 use crate::consensus::{self, SnapshotMeta};
+use crate::platform::{DiskFile, Files};
 
 const MAGIC: &[u8; 8] = b"FLTSNP01";
 const SUFFIX: &str = ".snapshot";
@@ -23,8 +23,7 @@ const META_BYTES_MAX: u32 = 1 << 20;
 /// An open snapshot file. It can be read even after its name is gone.
 #[derive(Debug)]
 pub(crate) struct SnapshotFile {
-    pub(crate) path: PathBuf,
-    pub(crate) file: File,
+    pub(crate) file: Box<dyn DiskFile>,
     /// What is in it, when it was just received and read.
     pub(crate) content: Option<Saved>,
 }
@@ -52,6 +51,7 @@ pub(crate) enum ReadSnapshotError {
 /// The folder that holds the newest snapshot, and those on their way in.
 #[derive(Debug)]
 pub(crate) struct SnapshotFolder {
+    files: Arc<dyn Files>,
     path: PathBuf,
     partial_count: AtomicU64,
     /// Held while the newest snapshot changes.
@@ -60,9 +60,13 @@ pub(crate) struct SnapshotFolder {
 
 impl SnapshotFolder {
     /// Opens the folder, removing what was left half done, and reads the newest snapshot.
-    pub(crate) fn open(data_dir: &Path) -> Result<(SnapshotFolder, Option<Saved>), OpenError> {
+    pub(crate) fn open(
+        files: Arc<dyn Files>,
+        data_dir: &Path,
+    ) -> Result<(SnapshotFolder, Option<Saved>), OpenError> {
         let path = data_dir.join("snapshots");
         let folder = SnapshotFolder {
+            files,
             path: path.clone(),
             partial_count: AtomicU64::new(0),
             keeping: Mutex::new(()),
@@ -71,39 +75,39 @@ impl SnapshotFolder {
         let Some(newest) = newest else {
             return Ok((folder, None));
         };
-        let mut file = File::open(&newest).map_err(OpenError::folder(&newest))?;
-        let saved = read_snapshot(&mut file)
+        let file = folder.files.open(&newest).map_err(OpenError::folder(&newest))?;
+        let saved = read_snapshot(&*file)
             .map_err(|error| OpenError::damaged(data_dir, format!("{}: {error}", newest.display())))?;
         Ok((folder, Some(saved)))
     }
 
     fn prepare(&self) -> io::Result<Option<PathBuf>> {
-        fs::create_dir_all(&self.path)?;
+        self.files.create_folder(&self.path)?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
+        for path in self.files.list(&self.path)? {
             if path.to_string_lossy().ends_with(PARTIAL_SUFFIX) {
-                fs::remove_file(path)?;
+                self.files.remove(&path)?;
             } else if path.to_string_lossy().ends_with(SUFFIX) {
                 names.push(path);
             }
         }
         names.sort();
         let newest = names.pop();
-        names.into_iter().try_for_each(fs::remove_file)?;
+        names.iter().try_for_each(|older| self.files.remove(older))?;
         Ok(newest)
     }
 
     /// A new file to write a snapshot to.
-    pub(crate) fn create_partial(&self) -> io::Result<(PathBuf, File)> {
+    pub(crate) fn create_partial(&self) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
         let number = self.partial_count.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(format!("{number}{PARTIAL_SUFFIX}"));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = self.files.create_new(&path)?;
         Ok((path, file))
+    }
+
+    /// Removes what was not received whole. The next start does it otherwise.
+    pub(crate) fn discard(&self, partial: &Path) {
+        let _ = self.files.remove(partial);
     }
 
     /// Writes a snapshot and makes it the newest. Blocks.
@@ -114,7 +118,7 @@ impl SnapshotFolder {
         term: u64,
     ) -> io::Result<SnapshotFile> {
         let (partial, file) = self.create_partial()?;
-        let mut out = BufWriter::with_capacity(64 << 10, &file);
+        let mut out = BufWriter::with_capacity(64 << 10, Sequential::new(&*file));
         let sealed = record::seal(&consensus::encode(meta));
         out.write_all(MAGIC)?;
         out.write_all(&(sealed.len() as u32).to_le_bytes())?;
@@ -122,34 +126,27 @@ impl SnapshotFolder {
         write_image(snapshot, term, &mut out)?;
         out.flush()?;
         drop(out);
-        let path = self.keep(&partial, &file, meta)?;
-        Ok(SnapshotFile {
-            path,
-            file,
-            content: None,
-        })
+        self.keep(&partial, &*file, meta)?;
+        Ok(SnapshotFile { file, content: None })
     }
 
     /// Makes a written file durable and gives it its final name; removes older ones. One that is older than
     /// what is there is removed itself.
-    pub(crate) fn keep(&self, partial: &Path, file: &File, meta: &SnapshotMeta) -> io::Result<PathBuf> {
+    pub(crate) fn keep(&self, partial: &Path, file: &dyn DiskFile, meta: &SnapshotMeta) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |log_id| log_id.index);
         let path = self.path.join(format!("{index:020}{SUFFIX}"));
         let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         if self.newest_path()?.is_some_and(|newest| newest > path) {
-            fs::remove_file(partial)?;
-            return Ok(path);
+            return self.files.remove(partial);
         }
-        file.sync_all()?;
-        fs::rename(partial, &path)?;
-        sync_folder(&self.path)?;
-        for entry in fs::read_dir(&self.path)? {
-            let other = entry?.path();
+        file.sync()?;
+        self.files.rename_durably(partial, &path)?;
+        for other in self.files.list(&self.path)? {
             if other < path && other.to_string_lossy().ends_with(SUFFIX) {
-                fs::remove_file(other)?;
+                self.files.remove(&other)?;
             }
         }
-        Ok(path)
+        Ok(())
     }
 
     /// The newest snapshot.
@@ -159,22 +156,14 @@ impl SnapshotFolder {
         let Some(path) = self.newest_path()? else {
             return Ok(None);
         };
-        let mut file = File::open(&path)?;
-        let meta = read_header(&mut file).map_err(io::Error::other)?;
-        Ok(Some((
-            meta,
-            SnapshotFile {
-                path,
-                file,
-                content: None,
-            },
-        )))
+        let file = self.files.open(&path)?;
+        let meta = read_header(&mut Sequential::new(&*file)).map_err(io::Error::other)?;
+        Ok(Some((meta, SnapshotFile { file, content: None })))
     }
 
     fn newest_path(&self) -> io::Result<Option<PathBuf>> {
         let mut newest = None;
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
+        for path in self.files.list(&self.path)? {
             if path.to_string_lossy().ends_with(SUFFIX) {
                 newest = newest.max(Some(path));
             }
@@ -184,9 +173,8 @@ impl SnapshotFolder {
 }
 
 /// Reads and verifies a whole snapshot from the start of a file.
-pub(crate) fn read_snapshot(file: &mut File) -> Result<Saved, ReadSnapshotError> {
-    file.rewind()?;
-    let mut input = BufReader::with_capacity(64 << 10, file);
+pub(crate) fn read_snapshot(file: &dyn DiskFile) -> Result<Saved, ReadSnapshotError> {
+    let mut input = BufReader::with_capacity(64 << 10, Sequential::new(file));
     let meta = read_header(&mut input)?;
     let (objects, term) = read_image(&mut input)?;
     Ok(Saved { meta, objects, term })
@@ -209,4 +197,36 @@ fn read_header(input: &mut impl Read) -> Result<SnapshotMeta, ReadSnapshotError>
     let payload =
         record::unseal(&sealed).ok_or(ReadSnapshotError::Damaged("its header's checksum is wrong"))?;
     consensus::decode(payload).map_err(|_| ReadSnapshotError::Damaged("its header cannot be decoded"))
+}
+
+/// Reads or writes a file from its start on.
+struct Sequential<'a> {
+    file: &'a dyn DiskFile,
+    offset: u64,
+}
+
+impl<'a> Sequential<'a> {
+    fn new(file: &'a dyn DiskFile) -> Sequential<'a> {
+        Sequential { file, offset: 0 }
+    }
+}
+
+impl Read for Sequential<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for Sequential<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_raft::{Limits, OpenError, Options, Replica, Timing};
+use flotilla_raft::{Limits, OpenError, Options, Platform, Replica, Timing};
 use flotilla_store::{Draft, Key, Operation, Outcome, Require, ResourceName, Snapshot, Transaction};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -89,7 +89,7 @@ impl Cluster {
             name: format!("server-{id}"),
             address: address.to_owned(),
             data_dir: self.folder(id),
-            connector: Arc::new(connect),
+            platform: Platform::real(Arc::new(connect)),
             timing: self.timing,
             limits: self.limits,
         }

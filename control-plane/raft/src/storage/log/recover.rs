@@ -1,6 +1,7 @@
 //! Reads the log from the disk, and verifies all of it when the replica starts.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -9,11 +10,14 @@ use serde::de::DeserializeOwned;
 use super::super::disk::Disk;
 use super::super::{OpenError, record};
 use super::tail::Tail;
-use super::{IDENTITY_KEY, PURGED_KEY, VOTE_KEY, entry_bytes, put};
+use super::{IDENTITY_KEY, PURGED_KEY, VOTE_KEY, entry_bytes};
 use crate::consensus::{self, Entry, LogId, Vote};
+use crate::platform::{Tree, TreeRange};
 
 /// What the log holds.
 pub(super) struct Recovered {
+    /// The folder is nobody's yet.
+    pub(super) unmarked: bool,
     pub(super) vote: Option<Vote>,
     pub(super) purged: Option<LogId>,
     pub(super) tail: Tail,
@@ -21,17 +25,17 @@ pub(super) struct Recovered {
 
 /// Reads the whole log; refuses one with a hole, a wrong checksum or another member's identity.
 pub(super) fn recover(disk: &Disk, folder: &Path, identity: u64) -> Result<Recovered, OpenError> {
-    let db = disk.db().map_err(OpenError::folder(folder))?;
+    let tree = disk.tree().map_err(OpenError::folder(folder))?;
     let damaged = |damage: String| OpenError::damaged(folder, damage);
-    check_identity(disk, &db, folder, identity)?;
-    let vote: Option<Vote> = read_mark(&db, VOTE_KEY).map_err(damaged)?;
-    let purged: Option<LogId> = read_mark(&db, PURGED_KEY).map_err(damaged)?;
+    let unmarked = is_unmarked(&*tree, folder, identity)?;
+    let vote: Option<Vote> = read_mark(&*tree, VOTE_KEY).map_err(damaged)?;
+    let purged: Option<LogId> = read_mark(&*tree, PURGED_KEY).map_err(damaged)?;
     let first = purged.map_or(0, |purged| purged.index + 1);
-    forget_purged(disk, &db, first).map_err(damaged)?;
+    forget_purged(disk, &*tree, first).map_err(damaged)?;
 
     let mut tail = Tail::default();
     let mut last = purged;
-    for record in Records::new(&db, first, u64::MAX) {
+    for record in Records::new(&*tree, first, u64::MAX) {
         let Record { index, bytes, chunks } = record.map_err(damaged)?;
         let expected = last.map_or(0, |last| last.index + 1);
         if index != expected {
@@ -53,51 +57,50 @@ pub(super) fn recover(disk: &Disk, folder: &Path, identity: u64) -> Result<Recov
             "there are log entries, but the vote is missing".to_owned(),
         ));
     }
-    Ok(Recovered { vote, purged, tail })
+    Ok(Recovered {
+        unmarked,
+        vote,
+        purged,
+        tail,
+    })
 }
 
-/// A folder is one member's for ever; a new one is marked durably before anything else is written.
-fn check_identity(disk: &Disk, db: &sled::Db, folder: &Path, wanted: u64) -> Result<(), OpenError> {
-    match read_mark::<u64>(db, IDENTITY_KEY).map_err(|damage| OpenError::damaged(folder, damage))? {
-        Some(found) if found == wanted => Ok(()),
+/// A folder is one member's for ever. True when nobody has marked it as its own yet.
+fn is_unmarked(tree: &dyn Tree, folder: &Path, wanted: u64) -> Result<bool, OpenError> {
+    match read_mark::<u64>(tree, IDENTITY_KEY).map_err(|damage| OpenError::damaged(folder, damage))? {
+        Some(found) if found == wanted => Ok(false),
         Some(found) => Err(OpenError::Identity {
             path: folder.to_path_buf(),
             found,
             wanted,
         }),
-        None if !db.is_empty() => Err(OpenError::damaged(folder, "the identity is missing")),
-        None => {
-            let (tx, rx) = std::sync::mpsc::channel();
-            let done = move |result| {
-                // The receiver waits below.
-                let _ = tx.send(result);
-            };
-            disk.write(vec![put(IDENTITY_KEY, &wanted)], Box::new(done));
-            rx.recv()
-                .unwrap_or_else(|error| Err(io::Error::other(error)))
-                .map_err(OpenError::folder(folder))
-        }
+        None if !tree.is_empty() => Err(OpenError::damaged(folder, "the identity is missing")),
+        None => Ok(true),
     }
 }
 
 /// Keys of purged entries that were not yet removed when the replica stopped.
-fn forget_purged(disk: &Disk, db: &sled::Db, first: u64) -> Result<(), String> {
-    let mut keys = Vec::new();
-    for key in db
-        .range(record::chunk_key(0, 0)..record::chunk_key(first, 0))
-        .keys()
-    {
-        keys.push(Bytes::copy_from_slice(&key.map_err(|error| error.to_string())?));
-    }
+fn forget_purged(disk: &Disk, tree: &dyn Tree, first: u64) -> Result<(), String> {
+    let keys = tree
+        .range(entries(0, first))
+        .map(|found| found.map(|(key, _)| key))
+        .collect::<Result<Vec<Bytes>, _>>()
+        .map_err(|error| error.to_string())?;
     if !keys.is_empty() {
         disk.forget(keys);
     }
     Ok(())
 }
 
-fn read_mark<T: DeserializeOwned>(db: &sled::Db, key: &[u8]) -> Result<Option<T>, String> {
+/// The keys of all chunks of the entries from an index to before another.
+fn entries(start: u64, end: u64) -> Range<Bytes> {
+    let key = |index| Bytes::copy_from_slice(&record::chunk_key(index, 0));
+    key(start)..key(end)
+}
+
+fn read_mark<T: DeserializeOwned>(tree: &dyn Tree, key: &[u8]) -> Result<Option<T>, String> {
     let name = String::from_utf8_lossy(key);
-    let Some(record) = db
+    let Some(record) = tree
         .get(key)
         .map_err(|error| format!("{name} cannot be read: {error}"))?
     else {
@@ -111,10 +114,10 @@ fn read_mark<T: DeserializeOwned>(db: &sled::Db, key: &[u8]) -> Result<Option<T>
 
 /// Reads entries, stopping after `bytes_max`.
 pub(super) fn read_entries(disk: &Disk, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-    let db = disk.db()?;
+    let tree = disk.tree()?;
     let mut entries = Vec::new();
     let mut bytes = 0;
-    for record in Records::new(&db, start, end) {
+    for record in Records::new(&*tree, start, end) {
         let record = record.map_err(io::Error::other)?;
         let entry = record::decode_entry(record.index, &record.bytes).map_err(io::Error::other)?;
         bytes += entry_bytes(&entry);
@@ -135,23 +138,22 @@ struct Record {
 
 /// Puts chunks together while it walks through the tree.
 struct Records {
-    chunks: sled::Iter,
+    chunks: TreeRange,
     /// First chunk of the next record.
-    ahead: Option<(u64, sled::IVec)>,
+    ahead: Option<(u64, Bytes)>,
     ended: bool,
 }
 
 impl Records {
-    fn new(db: &sled::Db, start: u64, end: u64) -> Records {
-        let range = record::chunk_key(start, 0)..record::chunk_key(end, 0);
+    fn new(tree: &dyn Tree, start: u64, end: u64) -> Records {
         Records {
-            chunks: db.range(range),
+            chunks: tree.range(entries(start, end)),
             ahead: None,
             ended: false,
         }
     }
 
-    fn next_chunk(&mut self) -> Result<Option<(u64, u32, sled::IVec)>, String> {
+    fn next_chunk(&mut self) -> Result<Option<(u64, u32, Bytes)>, String> {
         let Some(chunk) = self.chunks.next() else {
             return Ok(None);
         };

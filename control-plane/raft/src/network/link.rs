@@ -1,12 +1,10 @@
-//! openraft's messages over gRPC.
+//! openraft's network over our transport.
 
 use std::future::Future;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::peer::{RaftMessage, SnapshotChunk};
-use flotilla_report::report;
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -15,23 +13,17 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::Peers;
+use super::{CallError, Peers};
 use crate::consensus::{self, LogId, PeerNode, SnapshotMeta, TypeConfig, Vote};
-use crate::storage::SnapshotFile;
 
 /// How long openraft leaves a server alone that cannot be reached. Short: a restarted server is wanted back.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
-const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
-/// Chunks read ahead of the network.
-const SNAPSHOT_CHUNKS_AHEAD: usize = 2;
 /// Limit for sending and installing a whole snapshot.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
 
-type CallError = RPCError<u64, PeerNode, RaftError<u64>>;
+type OpenraftCallError = RPCError<u64, PeerNode, RaftError<u64>>;
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = PeerLink;
@@ -64,7 +56,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, CallError> {
+    ) -> Result<AppendEntriesResponse<u64>, OpenraftCallError> {
         let key = (
             request.vote,
             request.prev_log_id,
@@ -86,11 +78,9 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         &mut self,
         request: VoteRequest<u64>,
         _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, CallError> {
-        let message = RaftMessage {
-            payload: consensus::encode(&request),
-        };
-        let answer = self.peers.client(&self.address).vote(message).await;
+    ) -> Result<VoteResponse<u64>, OpenraftCallError> {
+        let message = consensus::encode(&request);
+        let answer = self.peers.transport.vote(&self.address, message).await;
         read_answer(answer).map_err(RPCError::Unreachable)
     }
 
@@ -101,21 +91,18 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
-        let (chunks, stream) = mpsc::channel(SNAPSHOT_CHUNKS_AHEAD);
         let header = consensus::encode(&(vote, &snapshot.meta));
-        self.peers
-            .tracker
-            .spawn_blocking(move || send_chunks(&snapshot.snapshot, header, &chunks));
-        let mut client = self.peers.client(&self.address);
-        let call = client.install_snapshot(ReceiverStream::new(stream));
+        let file = Arc::from(snapshot.snapshot.file);
+        let call = self.peers.transport.install_snapshot(&self.address, header, file);
         let answer = tokio::select! {
+            biased;
             // Dropping the call ends the stream, and the receiver discards what it has.
             closed = cancel => return Err(closed.into()),
             answer = tokio::time::timeout(SNAPSHOT_LIMIT, call) => answer,
         };
         let answer = answer.map_err(|elapsed| NetworkError::new(&elapsed))?;
-        let message = answer.map_err(|status| NetworkError::new(&status))?.into_inner();
-        Ok(consensus::decode(&message.payload).map_err(|error| NetworkError::new(&error))?)
+        let message = answer.map_err(|error| NetworkError::new(&error))?;
+        Ok(consensus::decode(&message).map_err(|error| NetworkError::new(&error))?)
     }
 
     fn backoff(&self) -> Backoff {
@@ -125,52 +112,19 @@ impl RaftNetwork<TypeConfig> for PeerLink {
 
 impl PeerLink {
     fn start_append(&self, request: &AppendEntriesRequest<TypeConfig>) -> AppendTask {
-        let mut client = self.peers.client(&self.address);
-        let message = RaftMessage {
-            payload: consensus::encode(request),
-        };
-        self.peers
-            .tracker
-            .spawn(async move { read_answer(client.append_entries(message).await) })
+        let message = consensus::encode(request);
+        let call = self.peers.transport.append_entries(&self.address, message);
+        self.peers.tracker.spawn(async move { read_answer(call.await) })
     }
 }
 
 /// Every failure is called unreachable: then openraft pauses. Other errors it repeats at once, without end.
-fn read_answer<T: DeserializeOwned>(
-    answer: Result<tonic::Response<RaftMessage>, tonic::Status>,
-) -> Result<T, Unreachable> {
-    let message = answer.map_err(|status| Unreachable::new(&status))?;
-    consensus::decode(&message.into_inner().payload).map_err(|error| Unreachable::new(&error))
+fn read_answer<T: DeserializeOwned>(answer: Result<Bytes, CallError>) -> Result<T, Unreachable> {
+    let message = answer.map_err(|error| Unreachable::new(&error))?;
+    consensus::decode(&message).map_err(|error| Unreachable::new(&error))
 }
 
 /// Reads the vote and the description that come with the first chunk of a snapshot.
 pub(crate) fn install_header(header: &[u8]) -> Result<(Vote, SnapshotMeta), postcard::Error> {
     consensus::decode(header)
-}
-
-/// Sends a whole file; ends early when the receiver is gone. Blocks.
-fn send_chunks(snapshot: &SnapshotFile, header: Bytes, chunks: &mpsc::Sender<SnapshotChunk>) {
-    let mut header = Some(header);
-    let mut offset = 0;
-    loop {
-        let mut data = vec![0; SNAPSHOT_CHUNK_BYTES];
-        let read = match snapshot.file.read_at(&mut data, offset) {
-            Ok(read) => read,
-            Err(error) => {
-                // The receiver notices that the file is not whole, and openraft tries again.
-                tracing::error!(error = report(&error), path = %snapshot.path.display(), "a snapshot cannot be read");
-                return;
-            }
-        };
-        data.truncate(read);
-        let chunk = SnapshotChunk {
-            header: header.take().unwrap_or_default(),
-            offset,
-            data: Bytes::from(data),
-        };
-        if read == 0 || chunks.blocking_send(chunk).is_err() {
-            return;
-        }
-        offset += read as u64;
-    }
 }

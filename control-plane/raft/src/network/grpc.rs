@@ -1,0 +1,237 @@
+//! Calls over gRPC: one channel per address, and the shell around [`PeerService`].
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use flotilla_proto::peer::peer_client::PeerClient;
+use flotilla_proto::peer::peer_server::{Peer, PeerServer};
+use flotilla_proto::peer::{
+    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, RaftMessage, ReadIndexRequest,
+    ReadIndexResponse, SnapshotChunk, TakeOverRequest, TakeOverResponse,
+};
+use flotilla_report::report;
+use futures::FutureExt as _;
+use futures::stream::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{Call, CallError, Transport};
+use crate::platform::DiskFile;
+use crate::service::{AnswerError, PeerService};
+
+/// Makes a lazy channel to `host:port`. TLS is the caller's.
+pub type PeerConnector = Arc<dyn Fn(&str) -> Channel + Send + Sync>;
+
+/// Entries may be megabytes; openraft's messages hold several.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Chunks read ahead of the network.
+const SNAPSHOT_CHUNKS_AHEAD: usize = 2;
+
+/// Calls over gRPC.
+pub(crate) struct GrpcTransport {
+    connector: PeerConnector,
+    clients: Mutex<HashMap<String, PeerClient<Channel>>>,
+}
+
+impl GrpcTransport {
+    /// Calls over the connector's channels, one for each address.
+    pub(crate) fn new(connector: PeerConnector) -> GrpcTransport {
+        GrpcTransport {
+            connector,
+            clients: Mutex::default(),
+        }
+    }
+
+    /// A client for the server at an address; connects when it is used.
+    fn client(&self, address: &str) -> PeerClient<Channel> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(address) {
+            return client.clone();
+        }
+        let client = PeerClient::new((self.connector)(address))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        clients.insert(address.to_owned(), client.clone());
+        client
+    }
+}
+
+impl Transport for GrpcTransport {
+    fn append_entries(&self, address: &str, message: Bytes) -> Call<Bytes> {
+        let mut client = self.client(address);
+        async move { payload(client.append_entries(RaftMessage { payload: message }).await) }.boxed()
+    }
+
+    fn vote(&self, address: &str, message: Bytes) -> Call<Bytes> {
+        let mut client = self.client(address);
+        async move { payload(client.vote(RaftMessage { payload: message }).await) }.boxed()
+    }
+
+    fn install_snapshot(&self, address: &str, header: Bytes, file: Arc<dyn DiskFile>) -> Call<Bytes> {
+        let mut client = self.client(address);
+        async move {
+            let (chunks, stream) = mpsc::channel(SNAPSHOT_CHUNKS_AHEAD);
+            // It ends by itself, with the file or with the call.
+            let _reading = tokio::task::spawn_blocking(move || send_chunks(&*file, header, &chunks));
+            payload(client.install_snapshot(ReceiverStream::new(stream)).await)
+        }
+        .boxed()
+    }
+
+    fn propose(&self, address: &str, request: ProposeRequest) -> Call<ProposeResponse> {
+        let mut client = self.client(address);
+        async move { message(client.propose(request).await) }.boxed()
+    }
+
+    fn read_index(&self, address: &str) -> Call<ReadIndexResponse> {
+        let mut client = self.client(address);
+        async move { message(client.read_index(ReadIndexRequest {}).await) }.boxed()
+    }
+
+    fn add_member(&self, address: &str, request: AddMemberRequest) -> Call<AddMemberResponse> {
+        let mut client = self.client(address);
+        async move { message(client.add_member(request).await) }.boxed()
+    }
+
+    fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()> {
+        let mut client = self.client(address);
+        async move { message(client.take_over(request).await).map(|TakeOverResponse {}| ()) }.boxed()
+    }
+}
+
+fn payload(answer: Result<Response<RaftMessage>, Status>) -> Result<Bytes, CallError> {
+    message(answer).map(|message| message.payload)
+}
+
+fn message<T>(answer: Result<Response<T>, Status>) -> Result<T, CallError> {
+    answer.map(Response::into_inner).map_err(|status| {
+        if never_sent(&status) {
+            CallError::NotDelivered(report(&status))
+        } else if status.code() == Code::FailedPrecondition {
+            CallError::Refused(status.message().to_owned())
+        } else {
+            CallError::Unknown(status.to_string())
+        }
+    })
+}
+
+/// Whether a call surely did not reach the other server: no connection could be made.
+fn never_sent(status: &Status) -> bool {
+    let mut source: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::AddrNotAvailable
+            );
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Sends a whole file; ends early when the receiver is gone. Blocks.
+fn send_chunks(file: &dyn DiskFile, header: Bytes, chunks: &mpsc::Sender<SnapshotChunk>) {
+    let mut header = Some(header);
+    let mut offset = 0;
+    loop {
+        let mut data = vec![0; SNAPSHOT_CHUNK_BYTES];
+        let read = match file.read_at(&mut data, offset) {
+            Ok(read) => read,
+            Err(error) => {
+                // The receiver notices that the file is not whole, and openraft tries again.
+                tracing::error!(error = report(&error), ?file, "a snapshot cannot be read");
+                return;
+            }
+        };
+        data.truncate(read);
+        let chunk = SnapshotChunk {
+            header: header.take().unwrap_or_default(),
+            offset,
+            data: Bytes::from(data),
+        };
+        if read == 0 || chunks.blocking_send(chunk).is_err() {
+            return;
+        }
+        offset += read as u64;
+    }
+}
+
+/// The shell that lets [`PeerService`] be called over gRPC.
+pub struct GrpcPeerService(PeerService);
+
+/// What a gRPC server serves.
+pub(crate) fn grpc_service(service: PeerService) -> PeerServer<GrpcPeerService> {
+    PeerServer::new(GrpcPeerService(service))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+#[tonic::async_trait]
+impl Peer for GrpcPeerService {
+    async fn append_entries(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        raft_message(self.0.append_entries(request.into_inner().payload).await)
+    }
+
+    async fn vote(&self, request: Request<RaftMessage>) -> Result<Response<RaftMessage>, Status> {
+        raft_message(self.0.vote(request.into_inner().payload).await)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        let chunks = request
+            .into_inner()
+            .map(|chunk| chunk.map_err(|status| AnswerError::Failed(status.to_string())));
+        raft_message(self.0.install_snapshot(chunks.boxed()).await)
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        response(self.0.propose(request.into_inner()).await)
+    }
+
+    async fn read_index(
+        &self,
+        _request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
+        response(self.0.read_index().await)
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<AddMemberRequest>,
+    ) -> Result<Response<AddMemberResponse>, Status> {
+        response(self.0.add_member(request.into_inner()).await)
+    }
+
+    async fn take_over(
+        &self,
+        request: Request<TakeOverRequest>,
+    ) -> Result<Response<TakeOverResponse>, Status> {
+        let done = self.0.take_over(&request.into_inner());
+        response(done.map(|()| TakeOverResponse {}))
+    }
+}
+
+fn raft_message(answer: Result<Bytes, AnswerError>) -> Result<Response<RaftMessage>, Status> {
+    response(answer.map(|payload| RaftMessage { payload }))
+}
+
+fn response<T>(answer: Result<T, AnswerError>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(|error| match error {
+        AnswerError::Stopping => Status::unavailable(error.to_string()),
+        AnswerError::Refused(reason) => Status::failed_precondition(reason),
+        AnswerError::Unreadable => Status::invalid_argument(error.to_string()),
+        AnswerError::Failed(reason) => Status::internal(reason),
+    })
+}
