@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use flotilla_server::{AddressPool, JoinOptions, Options, Server, ServiceCidr};
+use flotilla_server::{AddressPool, InFlightLimits, JoinOptions, Options, Server, ServiceCidr};
 use tokio_util::sync::CancellationToken;
 
 use crate::{agent::NodeArgs, daemon};
@@ -35,6 +35,12 @@ pub(crate) struct ServerArgs {
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     toleration_seconds: i64,
+    /// Requests that read and are answered at once; more are refused with 429 until others are done.
+    #[arg(long, value_name = "COUNT", default_value_t = InFlightLimits::default().reading)]
+    max_requests_inflight: usize,
+    /// Requests that change something and are answered at once, likewise.
+    #[arg(long, value_name = "COUNT", default_value_t = InFlightLimits::default().mutating)]
+    max_mutating_requests_inflight: usize,
     /// Runs no pods on this machine.
     #[arg(long)]
     disable_agent: bool,
@@ -94,5 +100,10 @@ fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
         service_cidr: args.service_cidr,
         load_balancer_pool: args.load_balancer_pool.clone(),
         toleration_seconds: args.toleration_seconds,
+        in_flight: InFlightLimits {
+            reading: args.max_requests_inflight,
+            mutating: args.max_mutating_requests_inflight,
+            ..InFlightLimits::default()
+        },
     })
 }

@@ -44,7 +44,8 @@ pub struct Cause {
     pub field: String,
 }
 
-/// The machine-readable class of a failure; Kubernetes' `StatusReason`.
+/// The machine-readable class of a failure; Kubernetes' `StatusReason`, but for `InsufficientStorage`, for which it
+/// has none: there the words of etcd come through as an internal error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are Kubernetes' own")]
 pub enum Reason {
@@ -66,10 +67,11 @@ pub enum Reason {
     ServerTimeout,
     ServiceUnavailable,
     InternalError,
+    InsufficientStorage,
 }
 
 impl Reason {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -88,6 +90,7 @@ impl Reason {
         Self::ServerTimeout,
         Self::ServiceUnavailable,
         Self::InternalError,
+        Self::InsufficientStorage,
     ];
 
     /// The reason with this spelling.
@@ -116,6 +119,7 @@ impl Reason {
             Self::ServerTimeout => "ServerTimeout",
             Self::ServiceUnavailable => "ServiceUnavailable",
             Self::InternalError => "InternalError",
+            Self::InsufficientStorage => "InsufficientStorage",
         }
     }
 }
@@ -283,6 +287,28 @@ impl Status {
     /// Not now; nothing has happened.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(Reason::ServiceUnavailable, message)
+    }
+
+    /// Too much at once; nothing has happened, and a retry after a second helps once others are done.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self {
+            details: Some(Details {
+                retry_after_seconds: Some(1),
+                ..Details::default()
+            }),
+            ..Self::new(Reason::TooManyRequests, message)
+        }
+    }
+
+    /// `Request entity too large: <what, and the limit>`
+    pub fn too_large(what: impl fmt::Display) -> Self {
+        let message = format!("Request entity too large: {what}");
+        Self::new(Reason::RequestEntityTooLarge, message)
+    }
+
+    /// The store has no room for what grows; nothing has happened. Says how to make room, as retries do not.
+    pub fn insufficient_storage(message: impl Into<String>) -> Self {
+        Self::new(Reason::InsufficientStorage, message)
     }
 
     /// The answer did not come in time; the request may have been carried out.

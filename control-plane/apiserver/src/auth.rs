@@ -14,6 +14,8 @@ pub(crate) const GROUP_MASTERS: &str = "system:masters";
 /// Group of everybody who has proved who they are.
 pub(crate) const GROUP_AUTHENTICATED: &str = "system:authenticated";
 const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Group of those who may read metrics, as Kubernetes has it.
+const GROUP_MONITORING: &str = "system:monitoring";
 const GROUP_NODES: &str = "system:nodes";
 const USER_ANONYMOUS: &str = "system:anonymous";
 

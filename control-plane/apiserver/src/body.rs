@@ -8,11 +8,17 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use http_body::{Frame, SizeHint};
 
+use crate::inflight::Permit;
+
 /// Pieces of generated bodies are about this long: large enough for few TLS records, small enough to hold.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The body of a response.
-pub struct Body(Content);
+pub struct Body {
+    content: Content,
+    /// Held until the body has been read or its reader is gone.
+    _permit: Option<Permit>,
+}
 
 enum Content {
     Whole(Option<Bytes>),
@@ -20,19 +26,34 @@ enum Content {
 }
 
 impl Body {
+    fn of(content: Content) -> Self {
+        Self {
+            content,
+            _permit: None,
+        }
+    }
+
+    /// The same body, which gives `permit` back when it ends.
+    pub(crate) fn holding(self, permit: Option<Permit>) -> Self {
+        Self {
+            _permit: permit,
+            ..self
+        }
+    }
+
     /// A body that is known as a whole.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
-        Self(Content::Whole(Some(bytes.into())))
+        Self::of(Content::Whole(Some(bytes.into())))
     }
 
     /// No body.
     pub fn empty() -> Self {
-        Self(Content::Whole(None))
+        Self::of(Content::Whole(None))
     }
 
     /// A body that is made while the client reads it; nothing runs ahead of the client.
     pub fn stream(pieces: impl futures::Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Content::Stream(pieces.boxed()))
+        Self::of(Content::Stream(pieces.boxed()))
     }
 
     /// A body whose pieces a function makes one after the other.
@@ -49,7 +70,7 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         ctx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.0 {
+        match &mut self.content {
             Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Stream(stream) => stream
                 .poll_next_unpin(ctx)
@@ -58,11 +79,11 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Content::Whole(None))
+        matches!(self.content, Content::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.content {
             Content::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }

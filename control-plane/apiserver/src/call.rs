@@ -1,22 +1,24 @@
 //! One request while it is being answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_api::{Reason, Status};
+use flotilla_api::Status;
+use flotilla_store::REQUEST_BYTES_MAX;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method};
+use http_body::Body as _;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
 
 use crate::auth::User;
+use crate::inflight::{Class, InFlight, Permit};
 use crate::negotiate::{self, Encoding, Format};
 use crate::protobuf;
 use crate::query::Query;
 
-/// Larger bodies are refused, as Kubernetes does: an object must fit into one log entry.
-pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// A body that trickles in for longer than this is not worth a connection.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -45,6 +47,10 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     /// The right to the connection, where it can be had.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Where room for the body is had.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The room that the body takes until the request is answered.
+    pub(crate) room: Option<Permit>,
 }
 
 impl Call {
@@ -67,18 +73,24 @@ impl Call {
         negotiate::format(self.accept())
     }
 
-    /// The whole body.
+    /// The whole body. One that says that it is too large is refused before any of it is read, and one that does not say
+    /// as soon as it is.
     pub(crate) async fn read_body(&mut self) -> Result<Bytes, Status> {
-        let body = Limited::new(self.take_body(), BODY_BYTES_MAX).collect();
+        let size = self.body.size_hint();
+        if size.lower() > REQUEST_BYTES_MAX as u64 {
+            return Err(body_too_large());
+        }
+        let room = self
+            .in_flight
+            .take_body(Class::Mutating, size.upper().unwrap_or(u64::MAX))?;
+        self.room = Some(room);
+        let body = Limited::new(self.take_body(), REQUEST_BYTES_MAX).collect();
         let body = tokio::time::timeout(BODY_TIMEOUT, body)
             .await
             .map_err(|_| Status::timeout("the body of the request did not arrive in time"))?;
         match body {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(Status::new(
-                Reason::RequestEntityTooLarge,
-                format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
-            )),
+            Err(error) if error.is::<LengthLimitError>() => Err(body_too_large()),
             Err(error) => Err(Status::bad_request(format!(
                 "cannot read the body of the request: {error}"
             ))),
@@ -107,6 +119,10 @@ impl Call {
                 }),
         }
     }
+}
+
+fn body_too_large() -> Status {
+    Status::too_large(format_args!("limit is {REQUEST_BYTES_MAX}"))
 }
 
 fn yaml_to_json(yaml: &[u8]) -> Result<Bytes, Status> {

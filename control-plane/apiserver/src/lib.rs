@@ -8,7 +8,9 @@ mod auth;
 mod body;
 mod call;
 mod discovery;
+mod exposition;
 mod health;
+mod inflight;
 mod list;
 mod logs;
 mod metrics;
@@ -32,6 +34,7 @@ mod write;
 
 pub use auth::{ServiceAccountKeys, User};
 pub use body::Body;
+pub use inflight::InFlightLimits;
 pub use logs::{LogOptions, PodLogs};
 pub use metrics::NodeStats;
 pub use server::{ApiServer, Options, Peer};

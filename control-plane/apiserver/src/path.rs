@@ -13,6 +13,8 @@ pub(crate) enum Target {
     Health { probe: String, check: Option<String> },
     /// `/version`
     Version,
+    /// `/metrics`
+    Metrics,
     /// `/api`: versions of the core group.
     CoreVersions,
     /// `/apis`: all other groups.
@@ -59,6 +61,7 @@ pub(crate) fn parse(path: &str) -> Target {
     match segments.as_slice() {
         [] => Target::Root,
         ["version"] => Target::Version,
+        ["metrics"] => Target::Metrics,
         [probe @ ("healthz" | "livez" | "readyz"), check @ ..] if check.len() < 2 => Target::Health {
             probe: (*probe).to_owned(),
             check: check.first().map(|check| decoded(check, false)),

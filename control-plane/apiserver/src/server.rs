@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::auth::{self, Attributes, ServiceAccountKeys, User};
 use crate::body::Body;
 use crate::call::{BoxError, Call, ReadBodyError};
+use crate::inflight::{self, Class, InFlight, InFlightLimits};
 use crate::list::RecentSnapshots;
 use crate::logs::PodLogs;
 use crate::metrics::NodeStats;
@@ -31,7 +32,7 @@ use crate::query::Query;
 use crate::render::json_response;
 use crate::status::Failure;
 use crate::streaming::NodeStreams;
-use crate::{discovery, health, negotiate, resource};
+use crate::{discovery, exposition, health, negotiate, resource};
 
 /// What an API server is told at its start.
 pub struct Options {
@@ -43,6 +44,8 @@ pub struct Options {
     pub drain: CancellationToken,
     /// What the nodes have reported of themselves.
     pub stats: Arc<dyn NodeStats>,
+    /// How much may be under way at once.
+    pub in_flight: InFlightLimits,
 }
 
 /// Who is at the other end of a connection.
@@ -67,6 +70,7 @@ struct Inner {
     upgraded: TaskTracker,
     recent: RecentSnapshots,
     documents: Documents,
+    in_flight: Arc<InFlight>,
 }
 
 impl ApiServer {
@@ -78,6 +82,7 @@ impl ApiServer {
         streams: Arc<dyn NodeStreams>,
     ) -> Self {
         let (recent, documents) = (RecentSnapshots::default(), Documents::default());
+        let in_flight = Arc::new(InFlight::new(options.in_flight));
         Self(Arc::new(Inner {
             resources,
             options,
@@ -86,6 +91,7 @@ impl ApiServer {
             upgraded: TaskTracker::new(),
             recent,
             documents,
+            in_flight,
         }))
     }
 
@@ -152,6 +158,10 @@ impl ApiServer {
     {
         let (mut parts, body) = request.into_parts();
         let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let target = path::parse(parts.uri.path());
+        let class = inflight::class(&parts.method, &target, query.flag("watch"));
+        let permit = class.map(|class| self.0.in_flight.enter(class)).transpose()?;
         let bearer = parts
             .headers
             .get(AUTHORIZATION)
@@ -163,16 +173,23 @@ impl ApiServer {
             user,
             method: parts.method,
             path: parts.uri.path().to_owned(),
-            query: Query::parse(parts.uri.query().unwrap_or_default()),
+            query,
             raw_query: parts.uri.query().map(str::to_owned),
             headers: parts.headers,
             body: BoxBody::new(body.map_err(|error| ReadBodyError(error.into()))),
             upgrade,
+            in_flight: Arc::clone(&self.0.in_flight),
+            room: None,
         };
-        match path::parse(&call.path) {
+        let response = match target {
             Target::Resource(path) => resource::respond(self, &mut call, &path).await,
             target => self.document(&call, &target),
-        }
+        }?;
+        // Others are done once their answer is known: it is made from what they hold while it is sent.
+        Ok(match class {
+            Some(Class::LongRunning) => response.map(|body| body.holding(permit)),
+            _ => response,
+        })
     }
 
     /// Whom the request comes from: a certificate goes before a token; a bad token is refused, none is anonymous.
@@ -243,6 +260,9 @@ impl ApiServer {
                 let answer = health::respond(replica, probe, check.as_deref(), &call.query, draining);
                 return Ok(answer.ok_or_else(Status::no_such_path)?);
             }
+            Target::Metrics => {
+                return Ok(exposition::respond(self.resources().replica(), &self.0.in_flight));
+            }
             Target::Resource(_) | Target::Unknown => None,
         };
         let found = found.ok_or_else(Status::no_such_path)?;
@@ -291,6 +311,7 @@ fn root() -> Value {
     let others = [
         "/healthz",
         "/livez",
+        "/metrics",
         "/openapi/v2",
         "/openapi/v3",
         "/readyz",

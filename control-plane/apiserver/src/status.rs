@@ -127,5 +127,7 @@ fn code(reason: Reason) -> StatusCode {
         Reason::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::ServerTimeout | Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
         Reason::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // Clients repeat a 5xx only when it says `Retry-After`: this one lasts until somebody makes room.
+        Reason::InsufficientStorage => StatusCode::INSUFFICIENT_STORAGE,
     }
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use flotilla_api::{Kind, Status, registry};
-use flotilla_store::{Operation, Outcome, Require, Snapshot, Stored};
+use flotilla_store::{
+    Operation, Outcome, Require, Snapshot, Stored, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX,
+};
 use k8s_openapi::{
     api::core::v1::{Node, Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::Time,
@@ -44,17 +46,19 @@ impl Resources {
             }
         }
         while !pending.is_empty() {
+            let batch = &pending[..fitting(&pending)];
+            let batch_size = batch.len();
             // A pod bound to a node that is no longer there would wait for ever.
-            let nodes: BTreeSet<&str> = pending.iter().map(|(index, _)| &*bindings[*index].node).collect();
+            let nodes: BTreeSet<&str> = batch.iter().map(|(index, _)| &*bindings[*index].node).collect();
             let checks = nodes.iter().map(|node| Operation::Check {
                 key: key(registry().of::<Node>(), "", node),
                 require: Require::Present,
             });
             let operations = checks
-                .chain(pending.iter().map(|(_, operation)| operation.clone()))
+                .chain(batch.iter().map(|(_, operation)| operation.clone()))
                 .collect();
             match self.propose(operations).await {
-                Ok(Outcome::Committed { .. }) => break,
+                Ok(Outcome::Committed { .. }) => drop(pending.drain(..batch_size)),
                 Ok(Outcome::Conflict { operation, .. }) if operation < nodes.len() => {
                     let gone = nodes.into_iter().nth(operation).unwrap_or_default();
                     refuse_node(&mut answers, &mut pending, &bindings, gone);
@@ -96,6 +100,20 @@ impl Resources {
         }
         self.read().await.unwrap_or(snapshot)
     }
+}
+
+/// How many of the first bindings go into one transaction: at least one, and with their nodes' checks no more than it may
+/// hold.
+fn fitting(pending: &[(usize, Operation)]) -> usize {
+    let mut bytes = 0;
+    let fitting = pending
+        .iter()
+        .take(TRANSACTION_OPERATIONS_MAX / 2)
+        .take_while(|(_, operation)| {
+            bytes += operation.bytes();
+            bytes <= TRANSACTION_BYTES_MAX / 2
+        });
+    fitting.count().max(1)
 }
 
 /// Refuses all bindings to a node that is gone.
@@ -156,12 +174,14 @@ fn bound(kind: &'static Kind, found: &Arc<Stored>, binding: &Binding) -> Result<
     }
     spec.node_name = Some(binding.node.clone());
     note_scheduled(&mut pod, now());
-    let require = Require::Modified(found.modified);
-    Ok(Operation::Put {
+    let put = Operation::Put {
         key: found.key.clone(),
         draft: store_draft(&pod),
-        require,
-    })
+        require: Require::Modified(found.modified),
+    };
+    // One that has become too large is refused by itself, not with all that are bound together with it.
+    put.check_size().map_err(Status::too_large)?;
+    Ok(put)
 }
 
 fn note_scheduled(pod: &mut Pod, now: Time) {

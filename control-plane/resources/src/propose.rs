@@ -60,6 +60,7 @@ impl Resources {
             operations,
             fence: self.fence,
         };
+        transaction.check_size().map_err(Status::too_large)?;
         self.replica
             .propose(transaction)
             .await

@@ -12,6 +12,7 @@ mod nodes;
 mod options;
 mod server;
 
+pub use flotilla_apiserver::InFlightLimits;
 pub use flotilla_controllers::AddressPool;
 pub use flotilla_resources::ServiceCidr;
 pub use material::MaterialError;

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use flotilla_apiserver::InFlightLimits;
 use flotilla_controllers::AddressPool;
 use flotilla_resources::ServiceCidr;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub load_balancer_pool: AddressPool,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     pub toleration_seconds: i64,
+    /// How many requests this server answers at once; it refuses more with 429.
+    pub in_flight: InFlightLimits,
 }
 
 /// What nodes are told of the cluster's network.

@@ -219,6 +219,7 @@ impl Server {
                 address: self.options.advertised(),
                 drain: self.shutdown.clone(),
                 stats: Arc::new(self.nodes.clone()),
+                in_flight: self.options.in_flight,
             },
             Arc::new(self.nodes.clone()),
             Arc::new(self.nodes.clone()),

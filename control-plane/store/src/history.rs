@@ -52,21 +52,30 @@ impl Event {
 /// Decoded forms are kept for as many of a resource's newest events: those that watchers who keep up still read.
 const DECODED_EVENTS_MAX: usize = 64;
 
-/// How much is kept of each resource.
+/// How much is kept, of each resource and in all. The newest event of each resource is kept whatever its size; it is
+/// mostly an object that is stored anyway.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryLimits {
     /// Events of one resource.
     pub events_max: usize,
-    /// Bytes of one resource's events; the newest event is kept whatever its size.
+    /// Bytes of one resource's events.
     pub bytes_max: usize,
+    /// Events of all resources. Beyond it the resource with the most bytes loses its oldest, so that one with many
+    /// changes does not cost the others their history.
+    pub total_events_max: usize,
+    /// Bytes of all resources' events, likewise.
+    pub total_bytes_max: usize,
 }
 
 impl Default for HistoryLimits {
-    /// Minutes of a busy cluster's changes, in a few megabytes.
+    /// Minutes of a busy cluster's changes, in a few megabytes. In all, what eight such resources would take; there are
+    /// some fifty, most of them quiet.
     fn default() -> HistoryLimits {
         HistoryLimits {
             events_max: 8192,
             bytes_max: 4 << 20,
+            total_events_max: 65_536,
+            total_bytes_max: 32 << 20,
         }
     }
 }
@@ -78,6 +87,9 @@ pub struct TooOld {
     /// Watching can start at this revision or later.
     pub oldest: Revision,
 }
+
+/// Bytes of events that one page has, unless a single one is larger: a reader holds them for as long as it likes.
+const PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Some events in order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -97,6 +109,16 @@ pub struct History {
     /// Nothing at or before this is kept of any resource.
     floor: Revision,
     resources: HashMap<ResourceName, Ring>,
+    size: HistorySize,
+}
+
+/// How much a history holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistorySize {
+    /// Events.
+    pub events: usize,
+    /// What they cost to keep.
+    pub bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +136,7 @@ impl History {
             limits,
             floor,
             resources: HashMap::new(),
+            size: HistorySize::default(),
         }
     }
 
@@ -122,9 +145,37 @@ impl History {
         if !self.resources.contains_key(resource) {
             self.resources.insert(resource.clone(), Ring::default());
         }
-        if let Some(ring) = self.resources.get_mut(resource) {
-            ring.push(event, self.limits);
+        let Some(ring) = self.resources.get_mut(resource) else {
+            return;
+        };
+        self.size.events += 1;
+        self.size.bytes += event.cost_bytes();
+        ring.push(event);
+        while ring.events.len() > self.limits.events_max.max(1)
+            || (ring.bytes > self.limits.bytes_max && ring.events.len() > 1)
+        {
+            ring.drop_oldest(&mut self.size);
         }
+        while (self.size.events > self.limits.total_events_max
+            || self.size.bytes > self.limits.total_bytes_max)
+            && let Some(ring) = largest(&mut self.resources)
+        {
+            ring.drop_oldest(&mut self.size);
+        }
+    }
+
+    /// Drops every event up to a revision. Who has seen a resource's last change may go on from there all the same.
+    pub(crate) fn forget(&mut self, upto: Revision) {
+        for ring in self.resources.values_mut() {
+            while ring.events.front().is_some_and(|event| event.revision <= upto) {
+                ring.drop_oldest(&mut self.size);
+            }
+        }
+    }
+
+    /// How much it holds.
+    pub fn size(&self) -> HistorySize {
+        self.size
     }
 
     /// The events of a resource after a revision, `events_max` at most. `now` is the store's revision.
@@ -152,21 +203,30 @@ impl History {
     }
 }
 
+/// The resource with the most bytes of those that have more than their newest event.
+fn largest(resources: &mut HashMap<ResourceName, Ring>) -> Option<&mut Ring> {
+    let rings = resources.values_mut();
+    rings
+        .filter(|ring| ring.events.len() > 1)
+        .max_by_key(|ring| ring.bytes)
+}
+
 impl Ring {
-    fn push(&mut self, event: Arc<Event>, limits: HistoryLimits) {
+    fn push(&mut self, event: Arc<Event>) {
         self.bytes += event.cost_bytes();
         self.events.push_back(event);
         if let Some(read) = self.events.iter().rev().nth(DECODED_EVENTS_MAX) {
             read.forget_decoded();
         }
-        while self.events.len() > limits.events_max.max(1)
-            || (self.bytes > limits.bytes_max && self.events.len() > 1)
-        {
-            let Some(dropped) = self.events.pop_front() else {
-                break;
-            };
-            self.bytes -= dropped.cost_bytes();
+    }
+
+    fn drop_oldest(&mut self, total: &mut HistorySize) {
+        if let Some(dropped) = self.events.pop_front() {
+            let bytes = dropped.cost_bytes();
+            self.bytes -= bytes;
             self.dropped = dropped.revision;
+            total.events -= 1;
+            total.bytes -= bytes;
         }
     }
 
@@ -178,7 +238,7 @@ impl Ring {
         events_max: usize,
     ) -> HistoryPage {
         let start = self.events.partition_point(|event| event.revision <= after);
-        let end = self.events.len().min(start + events_max);
+        let end = self.page_end(start, events_max);
         let events = self
             .events
             .range(start..end)
@@ -196,5 +256,15 @@ impl Ring {
             revision,
             more,
         }
+    }
+
+    fn page_end(&self, start: usize, events_max: usize) -> usize {
+        let mut bytes = 0;
+        let fitting = self.events.range(start..).take(events_max).take_while(|event| {
+            let fits = bytes < PAGE_BYTES_MAX;
+            bytes += event.cost_bytes();
+            fits
+        });
+        start + fitting.count()
     }
 }

@@ -7,14 +7,18 @@
 mod history;
 mod image;
 mod key;
+mod limits;
 mod object;
 mod snapshot;
 mod state;
 mod transaction;
 
-pub use history::{Change, Event, History, HistoryLimits, HistoryPage, TooOld};
+pub use history::{Change, Event, History, HistoryLimits, HistoryPage, HistorySize, TooOld};
 pub use image::{ReadImageError, read_image, write_image};
 pub use key::{Key, ResourceName, Revision};
+pub use limits::{
+    OBJECT_BYTES_MAX, REQUEST_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, TooLarge,
+};
 pub use object::{Draft, Stored};
 pub use snapshot::Snapshot;
 pub use state::{Applied, State};

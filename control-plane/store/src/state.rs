@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use crate::history::{Change, Event, History, HistoryLimits, HistoryPage, TooOld};
+use crate::history::{Change, Event, History, HistoryLimits, HistoryPage, HistorySize, TooOld};
 use crate::key::{Key, ResourceName, Revision};
 use crate::object::Stored;
 use crate::snapshot::Snapshot;
@@ -64,6 +64,17 @@ impl State {
     ) -> Result<HistoryPage, TooOld> {
         self.history
             .page(resource, namespace, after, self.current.revision, events_max)
+    }
+
+    /// Drops the events up to a revision, which somebody with a clock calls old. No replica's objects or answers to
+    /// transactions depend on it: watchers of older moments are told to list again, on each replica at its own time.
+    pub fn forget_events(&mut self, upto: Revision) {
+        self.history.forget(upto);
+    }
+
+    /// How much watch history is kept.
+    pub fn history_size(&self) -> HistorySize {
+        self.history.size()
     }
 
     /// Applies a transaction, whole or not at all.
@@ -381,7 +392,7 @@ mod tests {
     fn a_history_without_room_tells_where_watching_can_start() {
         let limits = HistoryLimits {
             events_max: 3,
-            bytes_max: 1 << 20,
+            ..HistoryLimits::default()
         };
         let mut state = State::new(Snapshot::default(), 0, limits);
         for number in 0..5 {
@@ -400,8 +411,8 @@ mod tests {
     #[test]
     fn a_history_is_bounded_by_bytes_and_keeps_at_least_the_newest() {
         let limits = HistoryLimits {
-            events_max: 1000,
             bytes_max: 1000,
+            ..HistoryLimits::default()
         };
         let mut state = State::new(Snapshot::default(), 0, limits);
         for number in 0..10 {
@@ -414,6 +425,91 @@ mod tests {
         assert_eq!(events(&state, 6), "changes before revision 7 are no longer kept");
         apply(&mut state, vec![put("a", &"x".repeat(5000), Require::Anything)]);
         assert_eq!(events(&state, 10), "Modified a@11 to 11");
+    }
+
+    #[test]
+    fn a_history_that_is_full_in_all_takes_from_the_resource_with_most() {
+        let limits = HistoryLimits {
+            total_bytes_max: 3000,
+            total_events_max: 12,
+            ..HistoryLimits::default()
+        };
+        let mut state = State::new(Snapshot::default(), 0, limits);
+        apply(&mut state, vec![put("nodes//n", "1", Require::Anything)]);
+        for number in 0..20 {
+            apply(&mut state, vec![put("a", &number.to_string(), Require::Anything)]);
+        }
+        assert_eq!(state.history_size().events, 9, "{:?}", state.history_size());
+        assert!(state.history_size().bytes <= 3000, "{:?}", state.history_size());
+        assert_eq!(
+            events(&state, 12),
+            "changes before revision 13 are no longer kept"
+        );
+        let nodes = ResourceName::new("", "nodes");
+        assert_eq!(
+            state.events(&nodes, None, Revision(0), 10).unwrap().events.len(),
+            1
+        );
+        // Counted in events, it is the same.
+        let limits = HistoryLimits {
+            total_events_max: 3,
+            ..HistoryLimits::default()
+        };
+        let mut state = State::new(Snapshot::default(), 0, limits);
+        apply(&mut state, vec![put("nodes//n", "1", Require::Anything)]);
+        for number in 0..20 {
+            apply(&mut state, vec![put("a", &number.to_string(), Require::Anything)]);
+        }
+        assert_eq!(events(&state, 19), "Modified a@20, Modified a@21 to 21");
+        assert_eq!(
+            state.events(&nodes, None, Revision(0), 10).unwrap().events.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_is_called_old_is_forgotten_and_nothing_else_changes() {
+        let mut state = state();
+        for path in ["a", "nodes//n", "a", "a"] {
+            apply(&mut state, vec![put(path, "1", Require::Anything)]);
+        }
+        state.forget_events(Revision(3));
+        assert_eq!(events(&state, 2), "changes before revision 3 are no longer kept");
+        assert_eq!(events(&state, 3), "Modified a@4 to 4");
+        let nodes = ResourceName::new("", "nodes");
+        assert!(state.events(&nodes, None, Revision(1), 10).is_err());
+        assert!(state.events(&nodes, None, Revision(2), 10).is_ok());
+        assert_eq!(state.history_size().events, 1);
+        assert_eq!(
+            (state.snapshot().len(), state.snapshot().revision()),
+            (2, Revision(4))
+        );
+        // An older moment forgets nothing more.
+        state.forget_events(Revision(1));
+        assert_eq!(events(&state, 3), "Modified a@4 to 4");
+        state.forget_events(Revision(4));
+        assert_eq!(state.history_size(), HistorySize::default());
+    }
+
+    #[test]
+    fn a_page_of_large_events_is_short() {
+        let mut state = state();
+        for _ in 0..9 {
+            apply(
+                &mut state,
+                vec![put("a", &"x".repeat(100_000), Require::Anything)],
+            );
+        }
+        let page = state.events(&key("a").resource, None, Revision(0), 256).unwrap();
+        assert_eq!(
+            (page.events.len(), page.revision, page.more),
+            (3, Revision(3), true)
+        );
+        let page = state.events(&key("a").resource, None, Revision(7), 256).unwrap();
+        assert_eq!(
+            (page.events.len(), page.revision, page.more),
+            (2, Revision(9), false)
+        );
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Who may do what, until there is RBAC.
 //!
-//! Pure. `system:masters` may do everything, nodes may read nodes and pods, everybody may read health and version,
+//! Pure. `system:masters` may do everything, nodes may read nodes and pods, `system:monitoring` metrics, everybody may read health and version,
 //! and those who are known may look at discovery and ask what they may do.
 
 use flotilla_api::{Details, Reason, Status};
 
-use super::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_NODES, User};
+use super::{GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_MONITORING, GROUP_NODES, User};
 use crate::path::{ResourcePath, Target};
 
 /// What somebody wants to do.
@@ -59,6 +59,7 @@ fn path_allowed(user: &User, verb: &str, path: &str) -> bool {
     match crate::path::parse(path) {
         _ if verb != "get" => false,
         Health { .. } | Version => true,
+        Metrics => user.is_in(GROUP_MONITORING),
         Root | CoreVersions | Groups | Group(_) | GroupVersion { .. } => user.is_in(GROUP_AUTHENTICATED),
         OpenApiV2 | OpenApiV3Index | OpenApiV3 { .. } => user.is_in(GROUP_AUTHENTICATED),
         Resource(_) | Unknown => false,

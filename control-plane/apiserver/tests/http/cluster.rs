@@ -1,6 +1,7 @@
 //! A single server to send requests to.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use flotilla_api::{Reason, Status};
 use flotilla_apiserver::{
-    ApiServer, Body, LogOptions, NodeStats, NodeStreams, Options, Peer, PodLogs, ServiceAccountKeys, User,
+    ApiServer, Body, InFlightLimits, LogOptions, NodeStats, NodeStreams, Options, Peer, PodLogs,
+    ServiceAccountKeys, User,
 };
 use flotilla_raft::Replica;
 use flotilla_resources::Resources;
@@ -189,6 +191,11 @@ impl Answer {
 impl Cluster {
     /// A cluster with the namespace `default`.
     pub(crate) async fn start() -> Self {
+        Self::limited_to(InFlightLimits::default()).await
+    }
+
+    /// The same with other limits.
+    pub(crate) async fn limited_to(in_flight: InFlightLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let connector: flotilla_raft::PeerConnector =
             Arc::new(|_| tonic::transport::Channel::from_static("http://127.0.0.1:1").connect_lazy());
@@ -213,6 +220,7 @@ impl Cluster {
             address: "127.0.0.1:6443".into(),
             drain: drain.clone(),
             stats: reports.clone(),
+            in_flight,
         };
         let server = ApiServer::new(
             resources,
@@ -263,6 +271,24 @@ impl Cluster {
         let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
         self.server.handle(request, Peer { user, remote }).await
+    }
+
+    /// Posts a body of any kind as an administrator.
+    pub(crate) async fn post_body<B>(&self, uri: &str, body: B) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
+    {
+        let user = User {
+            name: "admin".into(),
+            groups: vec!["system:masters".into()],
+        };
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let request = Request::post(uri).body(body).unwrap();
+        let peer = Peer {
+            user: Some(user),
+            remote,
+        };
+        self.server.handle(request, peer).await
     }
 
     pub(crate) async fn send(

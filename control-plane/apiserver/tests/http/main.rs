@@ -7,6 +7,7 @@ mod discovery;
 mod lists;
 mod metrics;
 mod objects;
+mod overload;
 mod refusals;
 mod streams;
 mod watches;

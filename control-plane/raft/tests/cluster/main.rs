@@ -261,7 +261,7 @@ async fn a_slow_watch_is_told_that_it_fell_behind() {
     let mut cluster = Cluster::new();
     cluster.limits.history = HistoryLimits {
         events_max: 10,
-        bytes_max: 1 << 20,
+        ..HistoryLimits::default()
     };
     let nodes = cluster.of(1).await;
     let mut watch = nodes[0].replica.watch(pods(), None, Revision(0)).unwrap();
