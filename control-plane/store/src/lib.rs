@@ -9,6 +9,7 @@ mod image;
 mod key;
 mod limits;
 mod object;
+pub mod planted;
 mod snapshot;
 mod state;
 mod transaction;

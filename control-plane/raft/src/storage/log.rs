@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use flotilla_store::planted::{PlantedBug, is_planted};
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
@@ -229,9 +230,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        self.write(vec![put(VOTE_KEY, vote)])
-            .await
-            .map_err(|error| io_error(ErrorSubject::Vote, ErrorVerb::Write, &error))?;
+        if !(is_planted(PlantedBug::ForgetVote) && self.index().vote.is_some()) {
+            self.write(vec![put(VOTE_KEY, vote)])
+                .await
+                .map_err(|error| io_error(ErrorSubject::Vote, ErrorVerb::Write, &error))?;
+        }
         self.index().vote = Some(*vote);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use flotilla_store::planted::{PlantedBug, is_planted};
 use flotilla_store::{HistoryLimits, Outcome, Snapshot, State, Transaction};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};
@@ -21,6 +22,8 @@ pub(crate) struct Machine {
     snapshots: Arc<SnapshotFolder>,
     history: HistoryLimits,
     last_applied: Option<LogId>,
+    /// What was applied when the replica was opened.
+    opened_at: Option<LogId>,
     membership: StoredMembership,
     /// Bytes of entries applied since the last snapshot.
     unsaved_bytes: Arc<AtomicU64>,
@@ -42,6 +45,7 @@ impl Machine {
             snapshots,
             history,
             last_applied: meta.last_log_id,
+            opened_at: meta.last_log_id,
             membership: meta.last_membership,
             unsaved_bytes,
             platform,
@@ -52,7 +56,12 @@ impl Machine {
         let log_id = entry.log_id;
         let term = log_id.leader_id.term;
         let outcomes = match entry.payload {
-            EntryPayload::Normal(proposals) => self.apply_proposals(&proposals, log_id)?,
+            EntryPayload::Normal(proposals) => {
+                if is_planted(PlantedBug::ApplyTwice) && self.last_applied == self.opened_at {
+                    self.apply_proposals(&proposals, log_id)?;
+                }
+                self.apply_proposals(&proposals, log_id)?
+            }
             EntryPayload::Blank => self.observe_term(term),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership);
