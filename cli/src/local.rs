@@ -1,7 +1,8 @@
 //! `flotilla local`: a whole cluster on this machine.
 
+mod readiness;
+
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -9,17 +10,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use flotilla_local::{Extent, LocalError, NodeStatus, Place, Ready, Role, RunState, Status, UpOptions};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node};
+use flotilla_local::{Extent, NodeStatus, Place, Role, RunState, Status, UpOptions};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Config,
-    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
 /// How long the first server may take to answer, and then all nodes to be ready.
 const LIMIT: Duration = Duration::from_secs(60);
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A server that does not answer a request within this time is asked again.
 const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
@@ -176,7 +175,9 @@ fn up(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    flotilla_local::up(place, &options, |ready| runtime.block_on(wait_until_ready(ready)))?;
+    flotilla_local::up(place, &options, |ready| {
+        runtime.block_on(readiness::wait(ready, LIMIT))
+    })?;
     let nodes = args.servers + args.agents;
     say(&format!(
         "{nodes} nodes are ready after {:.1} s",
@@ -186,69 +187,10 @@ fn up(place: &Place, args: &UpArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_until_ready(ready: &Ready<'_>) -> Result<(), LocalError> {
-    let client = client(ready.kubeconfig)
-        .await
-        .map_err(|error| LocalError::NotReady(format!("{error:#}")))?;
-    let api: Api<Node> = Api::all(client);
-    let end = Instant::now() + LIMIT;
-    loop {
-        let answer = tokio::time::timeout(REQUEST_LIMIT, api.list(&ListParams::default())).await;
-        let missing: Vec<&str> = match &answer {
-            Ok(Ok(nodes)) => {
-                let present: BTreeSet<&str> = nodes
-                    .items
-                    .iter()
-                    .filter(|node| is_ready(node))
-                    .filter_map(name)
-                    .collect();
-                ready
-                    .nodes
-                    .iter()
-                    .map(String::as_str)
-                    .filter(|node| !present.contains(node))
-                    .collect()
-            }
-            _ => ready.nodes.iter().map(String::as_str).collect(),
-        };
-        if missing.is_empty() {
-            return Ok(());
-        }
-        ready.check()?;
-        if Instant::now() > end {
-            let reason = match answer {
-                Ok(Ok(_)) => String::new(),
-                Ok(Err(error)) => format!(": {error}"),
-                Err(_) => ": the API does not answer".to_owned(),
-            };
-            let (missing, seconds) = (missing.join(", "), LIMIT.as_secs());
-            return Err(LocalError::NotReady(format!(
-                "not ready within {seconds} s: {missing}{reason}"
-            )));
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-}
-
 async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
-}
-
-fn name(node: &Node) -> Option<&str> {
-    node.metadata.name.as_deref()
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn print_status(place: &Place, json: bool) -> anyhow::Result<()> {

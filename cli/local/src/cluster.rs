@@ -50,6 +50,11 @@ impl Ready<'_> {
             .iter()
             .try_for_each(|node| check_running(self.place, node))
     }
+
+    /// The last lines of a node's log, which goes with the cluster when the wait fails.
+    pub fn log_end(&self, node: &str) -> String {
+        tail(self.place, node)
+    }
 }
 
 /// Makes a cluster; `wait` returns once all nodes are ready. Whatever fails, nothing is left behind.
