@@ -3,16 +3,17 @@
 //! Heartbeats go to all of them, pods and reports travel only with the leader. A conversation that breaks is begun
 //! anew, at first within a tenth of a second.
 
+mod wiring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use flotilla_network::Route;
 use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{
-    AgentMessage, Heartbeat, Hello, NodeConfig, NodeReport, NodeRoutes, ServerMessage, StatsReport,
-    Subscribe, agent_message::Kind as Say, server_message::Kind as Heard,
+    AgentMessage, Heartbeat, Hello, NodeReport, ServerMessage, StatsReport, Subscribe,
+    agent_message::Kind as Say, server_message::Kind as Heard,
 };
 use flotilla_report::report;
 use rand::Rng;
@@ -30,6 +31,7 @@ use crate::outbox::Outbox;
 use crate::pods::{AssignError, Pods};
 use crate::streams::Streams;
 use crate::worker::Surroundings;
+use wiring::Wiring;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The first wait before dialling again is between half of this and this; each further one is twice as long.
@@ -166,6 +168,7 @@ async fn talk(
         number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         out,
         is_synced: false,
+        wiring: Wiring::new(shared.surroundings.machine.clone(), shared.cluster.clone()),
         logs: LogStreams::new(shared.tracker.clone()),
     };
     let node_json = node.borrow_and_update().clone();
@@ -194,6 +197,7 @@ async fn talk(
             message = incoming.message() => session.hear(message?.ok_or(SessionError::Closed)?).await?,
             _ = heartbeat.tick() => session.say(Say::Heartbeat(Heartbeat {})).await?,
             () = outbox.due(session.number), if session.is_synced => session.report(outbox).await?,
+            () = session.wiring.due() => session.wiring.work().await,
             // Every server is to know it: one that comes to lead writes down what it heard last.
             Ok(()) = node.changed() => {
                 let node_json = node.borrow_and_update().clone();
@@ -213,6 +217,7 @@ struct Session<'a> {
     number: u64,
     out: mpsc::Sender<AgentMessage>,
     is_synced: bool,
+    wiring: Wiring,
     logs: LogStreams,
 }
 
@@ -247,8 +252,8 @@ impl Session<'_> {
                 self.is_synced = pods.end_sync(self.number);
             }
             Some(Heard::PodRemoved(removed)) => pods.removed(self.number, &removed),
-            Some(Heard::Routes(routes)) => self.routes(routes).await,
-            Some(Heard::Config(config)) => self.configure(config).await,
+            Some(Heard::Routes(routes)) => self.wiring.set_routes(routes).await,
+            Some(Heard::Config(config)) => self.wiring.configure(config).await,
             Some(Heard::Ack(ack)) => {
                 if let Some(uid) = self.shared.surroundings.outbox.acknowledge(ack.sequence) {
                     pods.ended(&uid);
@@ -277,31 +282,5 @@ impl Session<'_> {
             self.say(Say::Subscribe(Subscribe {})).await?;
         }
         Ok(())
-    }
-
-    async fn routes(&self, list: NodeRoutes) {
-        let route = |route: flotilla_proto::node::NodeRoute| {
-            let address = route.address.parse().ok()?;
-            Some(Route {
-                node: route.node_name,
-                pod_cidr: route.pod_cidr,
-                address,
-            })
-        };
-        let routes = list.routes.into_iter().filter_map(route).collect();
-        if let Err(error) = self.shared.surroundings.machine.set_routes(routes).await {
-            tracing::error!(error = report(&error), "routes to other nodes cannot be set");
-        }
-    }
-
-    async fn configure(&self, config: NodeConfig) {
-        let network = crate::network::config(&config);
-        match self.shared.surroundings.machine.configure(network).await {
-            Ok(()) => self.shared.cluster.learned(config),
-            Err(error) => {
-                tracing::error!(error = report(&error), "the node's network cannot be configured");
-                self.shared.cluster.failed(report(&error));
-            }
-        }
     }
 }

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use flotilla_proto::node::nodes_server::{Nodes, NodesServer};
 use flotilla_proto::node::{
     Ack, AgentMessage, DiskReport, DiskReported, FollowEvent, FollowRequest, JoinRequest, JoinResponse,
-    Leader, LogRequest, NodeConfig, OpenStream, PodAssignment, PodRemoved, Reference, RenewRequest,
-    RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd, TokenRequest, TokenResponse, Welcome,
-    agent_message::Kind as Said, server_message::Kind as Say,
+    Leader, LogRequest, NodeConfig, NodeRoutes, OpenStream, PodAssignment, PodRemoved, Reference,
+    RenewRequest, RenewResponse, ServerMessage, StreamFrame, SyncBegin, SyncEnd, TokenRequest, TokenResponse,
+    Welcome, agent_message::Kind as Said, server_message::Kind as Say,
 };
 use flotilla_tunnel::request;
 use futures::future::BoxFuture;
@@ -826,6 +826,45 @@ async fn the_node_is_ready_once_it_has_a_network() {
             panic!("no report")
         };
         assert_eq!(ready(&report.node_json), "True KubeletReady");
+        agent.stop().await;
+    })
+    .await;
+}
+
+/// The leader tells what the network is to be only once.
+#[tokio::test]
+async fn a_network_that_is_refused_is_tried_again() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        bench.machine.refuses_networks(3);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        talk.lead(&[]).await;
+        loop {
+            let Said::Node(report) = talk.hear().await else {
+                panic!("no report")
+            };
+            if ready(&report.node_json) == "True KubeletReady" {
+                break;
+            }
+        }
+        agent.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn routes_that_are_refused_are_tried_again() {
+    limited(async {
+        let (bench, mut server) = (Bench::new(), TestServer::start().await);
+        let agent = bench.agent(&[&server]).await;
+        let mut talk = server.talk().await;
+        talk.lead(&[]).await;
+        assert!(matches!(talk.hear().await, Said::Node(_)));
+        bench.machine.refuses_networks(2);
+        talk.say(Say::Routes(NodeRoutes::default())).await;
+        let tries = |log: &[String]| log.iter().filter(|line| *line == "routes 0").count();
+        bench.machine.until(|log| tries(log) == 3).await;
         agent.stop().await;
     })
     .await;

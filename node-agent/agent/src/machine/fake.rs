@@ -55,6 +55,8 @@ struct State {
     /// Policies are not known.
     is_ignorant: bool,
     places: Vec<VolumePlace>,
+    /// So many changes of the network will be refused.
+    refusals: u32,
 }
 
 impl FakeMachine {
@@ -129,6 +131,22 @@ impl FakeMachine {
     /// Whether network policies are known.
     pub(crate) fn knows_policies(&self, is_so: bool) {
         self.lock().is_ignorant = !is_so;
+    }
+
+    /// The next changes of the network are refused.
+    pub(crate) fn refuses_networks(&self, times: u32) {
+        self.lock().refusals = times;
+    }
+
+    fn refuse_once_asked(&self) -> Result<(), NetworkError> {
+        let mut state = self.lock();
+        let left = state.refusals.checked_sub(1);
+        state.refusals = left.unwrap_or(0);
+        left.map_or(Ok(()), |_| {
+            Err(NetworkError::Masquerade {
+                message: "resource busy".to_owned(),
+            })
+        })
     }
 
     /// The machine restarts: every sandbox is gone.
@@ -438,12 +456,12 @@ impl Machine for FakeMachine {
 
     async fn configure(&self, config: NodeConfig) -> Result<(), NetworkError> {
         self.note(format!("network {}", config.pod_cidr));
-        Ok(())
+        self.refuse_once_asked()
     }
 
     async fn set_routes(&self, routes: Vec<Route>) -> Result<(), NetworkError> {
         self.note(format!("routes {}", routes.len()));
-        Ok(())
+        self.refuse_once_asked()
     }
 
     fn policies(&self) -> flotilla_policies::SharedModel {
