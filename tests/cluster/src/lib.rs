@@ -3,7 +3,9 @@
 //! A [`Cluster`] is what `flotilla local up` makes, in a folder of its own; dropping it removes all of it. It is
 //! driven only as a user would: by the `flotilla` binary, by kubectl, and by killing processes.
 
+pub mod dice;
 pub mod processes;
+pub mod store;
 pub mod traces;
 
 use std::{

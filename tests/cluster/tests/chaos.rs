@@ -6,8 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail as a test does")]
 
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use flotilla_cluster_tests::dice::{Dice, number};
 use flotilla_cluster_tests::processes::{self, Process, Role};
 use flotilla_cluster_tests::traces::Traces;
 use flotilla_cluster_tests::{Cluster, eventually};
@@ -20,26 +21,6 @@ const PAUSE: Duration = Duration::from_millis(150);
 const LIMIT: Duration = Duration::from_secs(60);
 /// A container that was killed again and again waits this long at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
-
-/// A sequence that its seed decides (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> Option<&'a T> {
-        (!list.is_empty()).then(|| &list[self.below(list.len())])
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 fn kill(pid: u32) {
     let mut kill = Command::new("kill");
@@ -79,9 +60,8 @@ fn strike(cluster: &Cluster, dice: &mut Dice) {
 #[test]
 fn everything_comes_back_and_nothing_is_left_behind() {
     let kills = number("FLOTILLA_CHAOS_KILLS").unwrap_or(60);
-    let random = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    let seed = number("FLOTILLA_CHAOS_SEED").unwrap_or_else(|| u64::try_from(random() % (1 << 60)).unwrap());
-    let mut dice = Dice(seed.max(1));
+    let mut dice = Dice::seeded_by("FLOTILLA_CHAOS_SEED");
+    let seed = dice.seed();
     let cluster = Cluster::up(1, 2);
     // One pod before the first look, so that what a node makes for its first pod is no difference.
     cluster.apply(&deployment().replace(&format!("replicas: {PODS}"), "replicas: 6"));
