@@ -74,7 +74,7 @@ enum LocalVerb {
     },
     /// Keep groups of nodes from hearing each other: server-1|server-2,server-3
     Partition {
-        /// Groups, separated by |, of nodes, separated by commas
+        /// Groups, separated by |, of nodes, separated by commas; with > instead, each is still heard by those before it
         groups: String,
     },
     /// Let all nodes hear each other again
@@ -255,7 +255,10 @@ fn table(status: &Status, leader: Option<&str>) -> String {
     }
     if !status.partition.is_empty() {
         let groups: Vec<String> = status.partition.iter().map(|group| group.join(",")).collect();
-        text += &format!("\npartition: {}\n", groups.join(" | "));
+        text += &format!(
+            "\npartition: {}\n",
+            groups.join(if status.one_way { " > " } else { " | " })
+        );
     }
     if let Some(leader) = leader {
         text += &format!("\nleader: {leader}\n");

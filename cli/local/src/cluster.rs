@@ -109,6 +109,7 @@ fn make(
         load_balancer_pool: options.load_balancer_pool.clone(),
         nodes: nodes(options.servers, options.agents),
         partition: Vec::new(),
+        one_way: false,
     };
     state.write(place)?;
     create_switch(place)?;

@@ -77,7 +77,7 @@ pub enum LocalError {
     NotReady(String),
     /// Groups of a partition overlap or are too few.
     #[error(
-        "a partition has at least two groups and no node in two of them, for example server-1|server-2,server-3"
+        "a partition has at least two groups and no node in two of them, for example server-1|server-2,server-3, or server-1>server-2,server-3 if only one direction is to be cut"
     )]
     Groups,
     /// The program that sets packet filters is absent or refused.

@@ -14,20 +14,22 @@ use crate::{LocalError, Place, switch};
 
 const REMOVE: &str = "table bridge flotilla\ndelete table bridge flotilla\n";
 
-/// Splits the network: `server-1|server-2,server-3`. Nodes that are in no group hear everyone.
+/// Splits the network: `server-1|server-2,server-3`. Nodes that are in no group hear everyone. With `>` instead of `|`,
+/// each group is still heard by those before it, but no longer hears them: `server-1>server-2,server-3`.
 ///
 /// The port of 127.0.0.1 still leads to all servers.
 pub fn partition(place: &Place, groups: &str) -> Result<(), LocalError> {
     need_root()?;
     let _lock = place.lock()?;
     let mut state = State::read(place)?;
-    let groups = parse(groups)?;
+    let (groups, one_way) = parse(groups)?;
     groups
         .iter()
         .flatten()
         .try_for_each(|node| state.node(node).map(drop))?;
-    filter(place, &rules(&groups))?;
+    filter(place, &rules(&groups, one_way))?;
     state.partition = groups;
+    state.one_way = one_way;
     state.write(place)
 }
 
@@ -49,28 +51,33 @@ pub(crate) fn filter_again(place: &Place, state: &State) -> Result<(), LocalErro
     if state.partition.is_empty() {
         Ok(())
     } else {
-        filter(place, &rules(&state.partition))
+        filter(place, &rules(&state.partition, state.one_way))
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Vec<String>>, LocalError> {
+/// The groups, and whether only one direction is cut.
+fn parse(text: &str) -> Result<(Vec<Vec<String>>, bool), LocalError> {
+    let one_way = text.contains('>');
     let split = |group: &str| {
         group
             .split(',')
             .map(|node| node.trim().to_owned())
             .collect::<Vec<_>>()
     };
-    let groups: Vec<Vec<String>> = text.split('|').map(split).collect();
+    let groups: Vec<Vec<String>> = text.split(if one_way { '>' } else { '|' }).map(split).collect();
     let nodes: Vec<&String> = groups.iter().flatten().collect();
     let distinct: BTreeSet<&String> = nodes.iter().copied().collect();
-    if groups.len() < 2 || distinct.len() != nodes.len() || nodes.iter().any(|node| node.is_empty()) {
+    if groups.len() < 2
+        || distinct.len() != nodes.len()
+        || nodes.iter().any(|node| node.is_empty() || node.contains('|'))
+    {
         return Err(LocalError::Groups);
     }
-    Ok(groups)
+    Ok((groups, one_way))
 }
 
 /// One transaction that replaces the filters of an earlier partition. Ports are named after their nodes.
-fn rules(groups: &[Vec<String>]) -> String {
+fn rules(groups: &[Vec<String>], one_way: bool) -> String {
     let set = |group: &[String]| {
         group
             .iter()
@@ -82,7 +89,8 @@ fn rules(groups: &[Vec<String>]) -> String {
         "{REMOVE}table bridge flotilla {{\n  chain forward {{\n    type filter hook forward priority 0; policy accept;\n"
     );
     for (at, from) in groups.iter().enumerate() {
-        for (_, to) in groups.iter().enumerate().filter(|(other, _)| *other != at) {
+        let is_cut = |other: usize| other > at || (other < at && !one_way);
+        for (_, to) in groups.iter().enumerate().filter(|(other, _)| is_cut(*other)) {
             let _ = writeln!(
                 script,
                 "    iifname {{ {} }} oifname {{ {} }} drop",
@@ -124,18 +132,18 @@ mod tests {
 
     #[test]
     fn groups_are_separated_by_bars_and_nodes_by_commas() {
-        assert_eq!(
-            parse("a,b|c").unwrap(),
-            [vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]]
-        );
-        for bad in ["", "a", "a|", "a|a", "a,a|b", "a,|b"] {
+        let groups = [vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]];
+        assert_eq!(parse("a,b|c").unwrap(), (groups.to_vec(), false));
+        assert_eq!(parse("a,b>c").unwrap(), (groups.to_vec(), true));
+        for bad in ["", "a", "a|", "a|a", "a,a|b", "a,|b", "a>b|c", ">a"] {
             assert!(matches!(parse(bad), Err(LocalError::Groups)), "{bad}");
         }
     }
 
     #[test]
     fn every_pair_of_groups_is_cut_in_both_directions() {
-        let script = rules(&parse("a,b|c").unwrap());
+        let (groups, one_way) = parse("a,b|c").unwrap();
+        let script = rules(&groups, one_way);
         assert!(
             script.contains("iifname { \"a\", \"b\" } oifname { \"c\" } drop"),
             "{script}"
@@ -143,6 +151,25 @@ mod tests {
         assert!(
             script.contains("iifname { \"c\" } oifname { \"a\", \"b\" } drop"),
             "{script}"
+        );
+    }
+
+    #[test]
+    fn one_way_only_the_later_groups_hear_nothing() {
+        let (groups, one_way) = parse("a>b>c").unwrap();
+        let script = rules(&groups, one_way);
+        let drops: Vec<&str> = script
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.ends_with("drop"))
+            .collect();
+        assert_eq!(
+            drops,
+            [
+                "iifname { \"a\" } oifname { \"b\" } drop",
+                "iifname { \"a\" } oifname { \"c\" } drop",
+                "iifname { \"b\" } oifname { \"c\" } drop",
+            ]
         );
     }
 }

@@ -43,6 +43,9 @@ pub(crate) struct State {
     pub(crate) nodes: Vec<Node>,
     /// Groups of nodes that do not hear each other; empty when all do.
     pub(crate) partition: Vec<Vec<String>>,
+    /// Each group is heard by those before it.
+    #[serde(default)]
+    pub(crate) one_way: bool,
 }
 
 impl State {
@@ -200,6 +203,7 @@ mod tests {
             load_balancer_pool: None,
             nodes: vec![first.clone(), node("server-2", Role::Server, 12)],
             partition: vec![],
+            one_way: false,
         };
         let joins = || {
             let words = first.arguments(&state, &place);
@@ -228,6 +232,7 @@ mod tests {
                 node("agent-1", Role::Agent, 13),
             ],
             partition: vec![],
+            one_way: false,
         };
         let line = |at: usize| state.nodes[at].arguments(&state, &place).join(" ");
         let common = |name: &str, end: u8| {

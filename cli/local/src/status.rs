@@ -22,6 +22,8 @@ pub struct Status {
     pub server: String,
     /// Groups of nodes that do not hear each other; empty when all do.
     pub partition: Vec<Vec<String>>,
+    /// Each group is heard by those before it, and does not hear them.
+    pub one_way: bool,
     /// All nodes, servers first.
     pub nodes: Vec<NodeStatus>,
 }
@@ -82,5 +84,6 @@ pub fn status(place: &Place) -> Result<Status, LocalError> {
         server: format!("https://127.0.0.1:{}", state.port),
         nodes: state.nodes.iter().map(look).collect::<Result<_, LocalError>>()?,
         partition: state.partition,
+        one_way: state.one_way,
     })
 }
