@@ -10,6 +10,7 @@
 //! Only `consensus`, `runtime` and the modules under `storage` and `network` know openraft's traits; another
 //! release of it changes those.
 
+mod aging;
 mod consensus;
 mod leadership;
 mod members;

@@ -56,8 +56,11 @@ impl Default for Timing {
 /// How much is kept in memory and on disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Watch history per resource.
+    /// Watch history.
     pub history: HistoryLimits,
+    /// Events older than this are forgotten, whatever room there is: long enough for a client to come back after a
+    /// restart of its machine.
+    pub history_age: Duration,
     /// A snapshot is taken after this many log entries,
     pub snapshot_entries: u64,
     /// or after this many bytes of them, whichever comes first. Bounds the time of a restart.
@@ -73,6 +76,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             history: HistoryLimits::default(),
+            history_age: Duration::from_secs(30 * 60),
             snapshot_entries: 10_000,
             snapshot_bytes: 16 << 20,
             kept_entries: 200,

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::peer::{ProposeRequest, propose_response};
+use flotilla_proto::peer::refusal::Why;
+use flotilla_proto::peer::{ProposeRequest, Refusal as RefusalMessage, propose_response};
 use flotilla_store::{Outcome, Transaction};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::error::{ClientWriteError, Fatal};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,9 @@ use crate::leadership::may_lead;
 use crate::members::Member;
 use crate::network::{CallError, Cluster};
 
-/// Proposals waiting for their turn; beyond it proposers wait.
+/// Proposals waiting for their turn; beyond it they are refused. Three API servers let in 512 writes each, which leaves
+/// more than half for nodes' sessions and controllers. A leader that is asked for so many answers the last of them
+/// after about a second.
 const QUEUE_MAX: usize = 4096;
 /// Proposals of one log entry, and their bytes: an append must fit well into a heartbeat interval.
 const ENTRY_PROPOSALS_MAX: usize = 512;
@@ -40,6 +44,15 @@ pub enum ProposeError {
     /// It may have happened, or may happen yet.
     #[error("it is not known whether the proposal was carried out: {0}")]
     Unknown(String),
+    /// Too many proposals are waiting. It has not happened; later there may be room.
+    #[error("too many writes are waiting for their turn, please try again later")]
+    Overloaded,
+    /// It has not happened and never will.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The data folder of a server is full. It has not happened and will not until somebody makes room.
+    #[error("{0}")]
+    NoSpace(String),
 }
 
 /// What a try with one server gave, other than an outcome.
@@ -49,6 +62,8 @@ pub(crate) enum Refusal {
     NotLeader,
     /// Nothing happened, and trying again may help.
     Unavailable(String),
+    /// Nothing happened, and the proposer is told so at once.
+    Final(ProposeError),
     /// It may have happened.
     Unknown(String),
 }
@@ -90,6 +105,7 @@ impl Proposer {
     /// Proposes wherever the leader is, and waits for the outcome.
     pub(crate) async fn propose(&self, transaction: &Transaction) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + self.patience;
+        check_size(transaction)?;
         let transaction = consensus::encode(transaction);
         let mut leadership = self.cluster.leadership.clone();
         loop {
@@ -104,6 +120,7 @@ impl Proposer {
             let reason = match refusal {
                 Ok(outcome) => return Ok(outcome),
                 Err(Refusal::Unknown(reason)) => return Err(ProposeError::Unknown(reason)),
+                Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Unavailable(reason)) => reason,
                 Err(Refusal::NotLeader) => "the leader has changed".to_owned(),
             };
@@ -136,10 +153,10 @@ impl Proposer {
             claimed: Arc::clone(&claimed),
         };
         let stopping = || Refusal::Unavailable("the replica is shutting down".to_owned());
-        match tokio::time::timeout_at(deadline, self.queue.send(proposal)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(stopping()),
-            Err(_) => return Err(Refusal::Unavailable("too many proposals are waiting".to_owned())),
+        match self.queue.try_send(proposal) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Refusal::Final(ProposeError::Overloaded)),
+            Err(TrySendError::Closed(_)) => return Err(stopping()),
         }
         match tokio::time::timeout_at(deadline, &mut answered).await {
             Ok(Ok(result)) => result,
@@ -189,8 +206,40 @@ impl Proposer {
             }
             Some(propose_response::Outcome::NotLeader(_)) => Err(Refusal::NotLeader),
             Some(propose_response::Outcome::Unavailable(reason)) => Err(Refusal::Unavailable(reason)),
+            Some(propose_response::Outcome::Refused(refused)) => Err(read_refusal(refused)),
             None => Err(Refusal::Unknown("the leader's answer is empty".to_owned())),
         }
+    }
+}
+
+/// Refuses what is too large for the log.
+pub(crate) fn check_size(transaction: &Transaction) -> Result<(), ProposeError> {
+    transaction
+        .check_size()
+        .map_err(|error| ProposeError::TooLarge(error.to_string()))
+}
+
+/// A final refusal as the leader tells it to another server. The rest of the errors have answers of their own.
+pub(crate) fn write_refusal(error: &ProposeError) -> RefusalMessage {
+    let why = match error {
+        ProposeError::Overloaded => Why::Overloaded,
+        ProposeError::TooLarge(_) => Why::TooLarge,
+        ProposeError::NoSpace(_) => Why::NoSpace,
+        ProposeError::Unavailable(_) | ProposeError::Unknown(_) => Why::Unspecified,
+    };
+    RefusalMessage {
+        why: why.into(),
+        reason: error.to_string(),
+    }
+}
+
+fn read_refusal(refused: RefusalMessage) -> Refusal {
+    match refused.why() {
+        Why::Overloaded => Refusal::Final(ProposeError::Overloaded),
+        Why::TooLarge => Refusal::Final(ProposeError::TooLarge(refused.reason)),
+        Why::NoSpace => Refusal::Final(ProposeError::NoSpace(refused.reason)),
+        // A newer leader's reason that this version does not know: nothing has happened.
+        Why::Unspecified => Refusal::Unavailable(refused.reason),
     }
 }
 

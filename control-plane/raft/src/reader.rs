@@ -11,6 +11,7 @@ use flotilla_proto::peer::read_index_response;
 use flotilla_store::Snapshot;
 use flotilla_store::planted::{PlantedBug, is_planted};
 use openraft::error::{CheckIsLeaderError, RaftError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,9 @@ use crate::shared::Shared;
 /// How long one round may take before another leader is looked for.
 const ROUND_LIMIT: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// Readers waiting for a round; beyond it they wait to wait.
-const QUEUE_MAX: usize = 1024;
+/// Readers waiting for a round; beyond it they are refused. An API server lets in 1,024 that read and 512 that write,
+/// each of which reads once at a time; the rest is for controllers and nodes' sessions.
+const QUEUE_MAX: usize = 4096;
 
 /// Why there is no linearizable snapshot now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum ReadError {
     /// No leader has confirmed the read in time.
     #[error("no leader has confirmed the read: {0}")]
     Unavailable(String),
+    /// Too many readers are waiting.
+    #[error("too many reads are waiting for their turn, please try again later")]
+    Overloaded,
 }
 
 /// The index after the last entry that a reader must have applied, or why it is not known.
@@ -80,7 +85,8 @@ impl Reader {
         loop {
             let reason = match self.read_once(deadline).await {
                 Ok(snapshot) => return Ok(snapshot),
-                Err(reason) => reason,
+                Err(ReadError::Overloaded) => return Err(ReadError::Overloaded),
+                Err(ReadError::Unavailable(reason)) => reason,
             };
             if self.shared.closed.is_cancelled() || Instant::now() + RETRY_PAUSE >= deadline {
                 return Err(ReadError::Unavailable(reason));
@@ -89,29 +95,40 @@ impl Reader {
         }
     }
 
-    async fn read_once(&self, deadline: Instant) -> Result<Snapshot, String> {
+    async fn read_once(&self, deadline: Instant) -> Result<Snapshot, ReadError> {
         if is_planted(PlantedBug::ReadWithoutIndex) {
             return Ok(self.shared.snapshot());
         }
         let next_index = tokio::time::timeout_at(deadline, self.read_index())
             .await
-            .map_err(|_| "no round has ended in time".to_owned())??;
+            .map_err(|_| unavailable("no round has ended in time"))??;
         let mut applied = self.shared.applied();
         let caught_up = applied.wait_for(|applied| applied.next_index >= next_index);
         tokio::time::timeout_at(deadline, caught_up)
             .await
-            .map_err(|_| "this replica lags behind the leader".to_owned())?
-            .map_err(|_| "the replica is shutting down".to_owned())?;
+            .map_err(|_| unavailable("this replica lags behind the leader"))?
+            .map_err(|_| stopping())?;
         Ok(self.shared.snapshot())
     }
 
     /// Waits for a round that begins after this call.
-    pub(crate) async fn read_index(&self) -> ReadIndex {
+    pub(crate) async fn read_index(&self) -> Result<u64, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let stopping = || "the replica is shutting down".to_owned();
-        self.queue.send(answer).await.map_err(|_| stopping())?;
-        answered.await.unwrap_or_else(|_| Err(stopping()))
+        self.queue.try_send(answer).map_err(|unsent| match unsent {
+            TrySendError::Full(_) => ReadError::Overloaded,
+            TrySendError::Closed(_) => stopping(),
+        })?;
+        let index = answered.await.map_err(|_| stopping())?;
+        index.map_err(ReadError::Unavailable)
     }
+}
+
+fn unavailable(reason: &str) -> ReadError {
+    ReadError::Unavailable(reason.to_owned())
+}
+
+fn stopping() -> ReadError {
+    unavailable("the replica is shutting down")
 }
 
 impl Rounds {

@@ -21,7 +21,7 @@ use crate::leadership::may_lead;
 use crate::members::{AddMemberError, Candidate, Member};
 use crate::network::install_header;
 use crate::platform::DiskFile;
-use crate::proposer::Refusal;
+use crate::proposer::{ProposeError, Refusal, check_size, write_refusal};
 use crate::replica::Core;
 use crate::storage::{self, SnapshotFile};
 
@@ -125,7 +125,10 @@ impl PeerService {
     pub async fn propose(&self, request: ProposeRequest) -> Result<ProposeResponse, AnswerError> {
         let core = self.core()?;
         // What enters the log must be readable by every replica.
-        let _: Transaction = read(&request.transaction)?;
+        let transaction: Transaction = read(&request.transaction)?;
+        if let Err(error) = check_size(&transaction) {
+            return Ok(refused(&error));
+        }
         let result = core
             .proposer
             .propose_here(request.transaction, Instant::now() + PROPOSE_LIMIT)
@@ -134,6 +137,7 @@ impl PeerService {
             Ok(outcome) => propose_response::Outcome::Applied(consensus::encode(&outcome)),
             Err(Refusal::NotLeader) => propose_response::Outcome::NotLeader(not_leader(&core)),
             Err(Refusal::Unavailable(reason)) => propose_response::Outcome::Unavailable(reason),
+            Err(Refusal::Final(error)) => return Ok(refused(&error)),
             Err(Refusal::Unknown(reason)) => return Err(AnswerError::Failed(reason)),
         };
         Ok(ProposeResponse {
@@ -147,7 +151,7 @@ impl PeerService {
         let outcome = if may_lead(&core.raft) {
             match core.reader.read_index().await {
                 Ok(index) => read_index_response::Outcome::Index(index),
-                Err(reason) => read_index_response::Outcome::Unavailable(reason),
+                Err(error) => read_index_response::Outcome::Unavailable(error.to_string()),
             }
         } else {
             read_index_response::Outcome::NotLeader(not_leader(&core))
@@ -247,6 +251,12 @@ async fn receive_into(
         })
     })
     .await
+}
+
+fn refused(error: &ProposeError) -> ProposeResponse {
+    ProposeResponse {
+        outcome: Some(propose_response::Outcome::Refused(write_refusal(error))),
+    }
 }
 
 fn not_leader(core: &Core) -> NotLeader {

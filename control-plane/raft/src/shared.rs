@@ -79,6 +79,11 @@ impl Shared {
         }
     }
 
+    /// Forgets events up to a revision. Nobody is woken: who waits has seen them.
+    pub(crate) fn forget_events(&self, upto: Revision) {
+        self.state().forget_events(upto);
+    }
+
     /// Tells that everything up to an entry is applied and published.
     pub(crate) fn set_applied(&self, applied: AppliedTo) {
         self.applied.send_replace(applied);

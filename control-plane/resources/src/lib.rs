@@ -21,6 +21,7 @@ pub use bind::Binding;
 pub use cache::{Cache, CacheEvent};
 pub use delete::{DeleteOptions, Deleted, Propagation};
 pub use events::{EventRecord, EventType, EventWriter};
+pub use propose::read_failed;
 pub use resources::{Options, Part, Resources, WriteOptions, Written};
 pub use service_network::{ParseServiceCidrError, ServiceCidr};
 pub use typed::TypedObject;

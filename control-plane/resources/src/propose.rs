@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flotilla_api::{Kind, Object, Status, draft};
-use flotilla_raft::ProposeError;
+use flotilla_raft::{ProposeError, ReadError};
 use flotilla_store::{Draft, Key, Operation, Outcome, Require, Snapshot, Stored, Transaction};
 
 use crate::{Resources, WriteOptions};
@@ -49,10 +49,7 @@ enum Beaten {
 impl Resources {
     /// A linearizable snapshot.
     pub(crate) async fn read(&self) -> Result<Snapshot, Status> {
-        self.replica
-            .read()
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))
+        self.replica.read().await.map_err(|error| read_failed(&error))
     }
 
     pub(crate) async fn propose(&self, operations: Vec<Operation>) -> Result<Outcome, Status> {
@@ -60,14 +57,14 @@ impl Resources {
             operations,
             fence: self.fence,
         };
-        transaction.check_size().map_err(Status::too_large)?;
-        self.replica
-            .propose(transaction)
-            .await
-            .map_err(|error| match error {
-                ProposeError::Unavailable(_) => Status::unavailable(error.to_string()),
-                _ => Status::timeout(error.to_string()),
-            })
+        let proposed = self.replica.propose(transaction).await;
+        proposed.map_err(|error| match error {
+            ProposeError::Unavailable(_) => Status::unavailable(error.to_string()),
+            ProposeError::Unknown(_) => Status::timeout(error.to_string()),
+            ProposeError::Overloaded => Status::too_many_requests(error.to_string()),
+            ProposeError::TooLarge(_) => Status::too_large(error),
+            ProposeError::NoSpace(_) => Status::insufficient_storage(error.to_string()),
+        })
     }
 
     /// Works out a change on the object's newest state and stores it if nobody changed the object meanwhile;
@@ -215,6 +212,14 @@ pub(crate) fn store_draft(object: &dyn Object) -> Draft {
     Draft {
         json: Bytes::from(json),
         revision_at,
+    }
+}
+
+/// Why there is no linearizable read.
+pub fn read_failed(error: &ReadError) -> Status {
+    match error {
+        ReadError::Unavailable(_) => Status::unavailable(error.to_string()),
+        ReadError::Overloaded => Status::too_many_requests(error.to_string()),
     }
 }
 

@@ -207,10 +207,10 @@ impl History {
 
 /// The resource with the most bytes of those that have more than their newest event.
 fn largest(resources: &mut HashMap<ResourceName, Ring>) -> Option<&mut Ring> {
-    let rings = resources.values_mut();
-    rings
-        .filter(|ring| ring.events.len() > 1)
-        .max_by_key(|ring| ring.bytes)
+    let rings = resources.iter_mut().filter(|(_, ring)| ring.events.len() > 1);
+    // The name decides between equals: the order of a map of hashes differs from run to run.
+    let largest = rings.max_by(|a, b| a.1.bytes.cmp(&b.1.bytes).then_with(|| a.0.cmp(b.0)));
+    largest.map(|(_, ring)| ring)
 }
 
 impl Ring {

@@ -63,10 +63,12 @@ pub fn read_image(input: impl Read) -> Result<(Snapshot, u64), ReadImageError> {
     let revision = Revision(read_number(&mut input)?);
     let term = read_number(&mut input)?;
     let mut objects = OrdMap::new();
+    let mut bytes = 0;
     let mut last: Option<Key> = None;
     while read_array::<1>(&mut input)? == [MARK_OBJECT] {
         let object = read_object(&mut input, last.as_ref())?;
         last = Some(object.key.clone());
+        bytes += object.cost_bytes();
         objects.insert(object.key.clone(), Arc::new(object));
     }
     if read_number(&mut input)? != objects.len() as u64 {
@@ -76,7 +78,12 @@ pub fn read_image(input: impl Read) -> Result<(Snapshot, u64), ReadImageError> {
     if read_array::<4>(&mut input)? != sum.to_le_bytes() {
         return Err(ReadImageError::Corrupted("the checksum is wrong"));
     }
-    Ok((Snapshot { objects, revision }, term))
+    let snapshot = Snapshot {
+        objects,
+        revision,
+        bytes,
+    };
+    Ok((snapshot, term))
 }
 
 fn write_object(out: &mut impl Write, object: &Stored) -> io::Result<()> {

@@ -73,6 +73,13 @@ impl Key {
             name: name.into(),
         }
     }
+
+    /// Bytes of the names, and an allowance for what is kept beside them.
+    pub(crate) fn bytes(&self) -> usize {
+        const OTHER_BYTES: usize = 32;
+        let resource = self.resource.group.len() + self.resource.resource.len();
+        resource + self.namespace.len() + self.name.len() + OTHER_BYTES
+    }
 }
 
 impl fmt::Display for Key {

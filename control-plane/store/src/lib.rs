@@ -21,6 +21,6 @@ pub use limits::{
     OBJECT_BYTES_MAX, REQUEST_BYTES_MAX, TRANSACTION_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, TooLarge,
 };
 pub use object::{Draft, Stored};
-pub use snapshot::Snapshot;
+pub use snapshot::{Growth, Snapshot};
 pub use state::{Applied, State};
 pub use transaction::{Operation, Outcome, Require, Transaction};

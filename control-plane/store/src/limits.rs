@@ -44,19 +44,11 @@ pub enum TooLarge {
 impl Operation {
     /// What it adds to the size of its transaction.
     pub fn bytes(&self) -> usize {
-        /// Allowance for what is not text.
-        const OTHER_BYTES: usize = 32;
-        let Key {
-            resource,
-            namespace,
-            name,
-        } = self.key();
-        let key = resource.group.len() + resource.resource.len() + namespace.len() + name.len();
         let object = match self {
             Operation::Put { draft, .. } => draft.json.len(),
             Operation::Delete { .. } | Operation::Check { .. } => 0,
         };
-        key + object + OTHER_BYTES
+        self.key().bytes() + object
     }
 
     /// Refuses an object that is too large.

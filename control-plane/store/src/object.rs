@@ -75,6 +75,11 @@ impl Stored {
         }
     }
 
+    /// What it takes: key, JSON and an allowance for the rest, as [`crate::Operation::bytes`] has it.
+    pub(crate) fn cost_bytes(&self) -> u64 {
+        (self.key.bytes() + self.json.len()) as u64
+    }
+
     /// The same object, stamped with another revision.
     pub(crate) fn restamped(&self, modified: Revision) -> Stored {
         let at = self.revision_at.min(self.json.len());

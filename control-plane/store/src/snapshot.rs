@@ -7,12 +7,24 @@ use imbl::OrdMap;
 
 use crate::key::{Key, ResourceName, Revision};
 use crate::object::Stored;
+use crate::transaction::{Operation, Transaction};
 
 /// The store at one revision. A clone is one pointer and never stops writers.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(crate) objects: OrdMap<Key, Arc<Stored>>,
     pub(crate) revision: Revision,
+    /// Bytes of keys and objects.
+    pub(crate) bytes: u64,
+}
+
+/// What a transaction adds to the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Bytes of keys and objects; negative when it makes room.
+    pub bytes: i64,
+    /// Whether there is a new object among them.
+    pub creates: bool,
 }
 
 impl Snapshot {
@@ -57,6 +69,28 @@ impl Snapshot {
     /// How many objects there are in all.
     pub fn len(&self) -> usize {
         self.objects.len()
+    }
+
+    /// Bytes of all keys and objects; what they take on a disk, nearly.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What a transaction would add, were it to be applied to this.
+    pub fn growth(&self, transaction: &Transaction) -> Growth {
+        let mut growth = Growth::default();
+        for operation in &transaction.operations {
+            let found = self.objects.get(operation.key());
+            let before = found.map_or(0, |found| found.cost_bytes());
+            let after = match operation {
+                Operation::Put { .. } => operation.bytes() as u64,
+                Operation::Delete { .. } => 0,
+                Operation::Check { .. } => before,
+            };
+            growth.creates |= found.is_none() && after > 0;
+            growth.bytes += after.cast_signed() - before.cast_signed();
+        }
+        growth
     }
 
     /// Whether there is none.

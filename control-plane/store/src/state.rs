@@ -88,6 +88,7 @@ impl State {
         let mut draft = Work {
             objects: self.current.objects.clone(),
             revision: self.current.revision,
+            bytes: self.current.bytes,
             events: Vec::new(),
         };
         let mut objects = Vec::with_capacity(transaction.operations.len());
@@ -119,6 +120,7 @@ impl State {
         self.current = Snapshot {
             objects: work.objects,
             revision: work.revision,
+            bytes: work.bytes,
         };
         let mut touched: Vec<ResourceName> = Vec::new();
         for event in work.events {
@@ -136,6 +138,7 @@ impl State {
 struct Work {
     objects: OrdMap<Key, Arc<Stored>>,
     revision: Revision,
+    bytes: u64,
     events: Vec<Event>,
 }
 
@@ -152,6 +155,8 @@ impl Work {
                     .as_ref()
                     .map_or_else(|| key.clone(), |found| found.key.clone());
                 let object = Arc::new(Stored::from_draft(key, draft, created, self.revision));
+                self.bytes += object.cost_bytes();
+                self.bytes -= found.as_ref().map_or(0, |found| found.cost_bytes());
                 self.objects.insert(object.key.clone(), Arc::clone(&object));
                 let change = if found.is_some() {
                     Change::Modified
@@ -167,6 +172,7 @@ impl Work {
     fn delete(&mut self, key: &Key, found: Arc<Stored>) -> Arc<Stored> {
         self.revision = self.revision.next();
         self.objects.remove(key);
+        self.bytes -= found.cost_bytes();
         let last = Arc::new(found.restamped(self.revision));
         self.record(Change::Deleted, Arc::clone(&last), Some(found));
         last
@@ -190,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::object::Draft;
+    use crate::snapshot::Growth;
     use crate::transaction::Require;
 
     fn state() -> State {
@@ -465,6 +472,36 @@ mod tests {
             state.events(&nodes, None, Revision(0), 10).unwrap().events.len(),
             1
         );
+    }
+
+    #[test]
+    fn growth_is_what_the_store_would_have_more() {
+        let mut state = state();
+        apply(&mut state, vec![put("a", "1", Require::Absent)]);
+        apply(&mut state, vec![put("b", "123456", Require::Absent)]);
+        let growth = |state: &State, operations| {
+            let transaction = Transaction {
+                operations,
+                fence: None,
+            };
+            state.snapshot().growth(&transaction)
+        };
+        assert!(growth(&state, vec![put("c", "1", Require::Absent)]).creates);
+        assert_eq!(
+            growth(&state, vec![check_that("a", Require::Present)]),
+            Growth::default()
+        );
+        let before = state.snapshot().bytes();
+        let operations = || vec![put("a", "12345", Require::Present), delete("b", Require::Present)];
+        let expected = growth(&state, operations());
+        assert!(!expected.creates && expected.bytes < 0, "{expected:?}");
+        apply(&mut state, operations());
+        // But for the revision that is stamped into what is put.
+        let stamp = r#""resourceVersion":"3","#.len() as u64;
+        let after = state.snapshot().bytes();
+        assert_eq!(after, before.checked_add_signed(expected.bytes).unwrap() + stamp);
+        apply(&mut state, vec![delete("a", Require::Present)]);
+        assert_eq!(state.snapshot().bytes(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use flotilla_api::{Cause, Details, Path, Reason, Status};
 use flotilla_raft::Replica;
+use flotilla_resources::read_failed;
 use flotilla_store::{Revision, Snapshot};
 
 use super::recent::RecentSnapshots;
@@ -88,10 +89,7 @@ async fn not_older_than(replica: &Replica, revision: Revision) -> Result<Snapsho
 }
 
 async fn read(replica: &Replica) -> Result<Snapshot, Status> {
-    replica
-        .read()
-        .await
-        .map_err(|error| Status::unavailable(error.to_string()))
+    replica.read().await.map_err(|error| read_failed(&error))
 }
 
 fn too_large(wanted: Revision, current: Revision) -> Status {

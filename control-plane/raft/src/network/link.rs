@@ -13,6 +13,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{CallError, Peers};
@@ -20,6 +21,9 @@ use crate::consensus::{self, LogId, PeerNode, SnapshotMeta, TypeConfig, Vote};
 
 /// How long openraft leaves a server alone that cannot be reached. Short: a restarted server is wanted back.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
+/// Appends that may be unanswered by a server. Heartbeats that openraft gives up after an interval go on by themselves: to a
+/// server that is connected and answers nothing, as one with a slow disk, they would pile up without end.
+const UNANSWERED_MAX: usize = 8;
 /// Limit for sending and installing a whole snapshot.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(120);
 
@@ -33,6 +37,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
             peers: self.clone(),
             address: node.address.clone(),
             unfinished: None,
+            unanswered: Arc::new(Semaphore::new(UNANSWERED_MAX)),
         }
     }
 }
@@ -43,6 +48,8 @@ pub(crate) struct PeerLink {
     address: String,
     /// An append that openraft gave up waiting for, and what it was.
     unfinished: Option<(AppendKey, AppendTask)>,
+    /// Room for appends that nobody has answered yet, given up ones too.
+    unanswered: Arc<Semaphore>,
 }
 
 type AppendTask = JoinHandle<Result<AppendEntriesResponse<u64>, Unreachable>>;
@@ -65,7 +72,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         let has_entries = !request.entries.is_empty();
         let task = match self.unfinished.take() {
             Some((unfinished, task)) if unfinished == key && has_entries => task,
-            _ => self.start_append(&request),
+            _ => self.start_append(&request).map_err(RPCError::Unreachable)?,
         };
         let (_, task) = self.unfinished.insert((key, task));
         let answer = task.await;
@@ -111,10 +118,16 @@ impl RaftNetwork<TypeConfig> for PeerLink {
 }
 
 impl PeerLink {
-    fn start_append(&self, request: &AppendEntriesRequest<TypeConfig>) -> AppendTask {
+    fn start_append(&self, request: &AppendEntriesRequest<TypeConfig>) -> Result<AppendTask, Unreachable> {
+        let permit = Arc::clone(&self.unanswered)
+            .try_acquire_owned()
+            .map_err(|error| Unreachable::new(&error))?;
         let message = consensus::encode(request);
         let call = self.peers.transport.append_entries(&self.address, message);
-        self.peers.tracker.spawn(async move { read_answer(call.await) })
+        Ok(self.peers.tracker.spawn(async move {
+            let _permit = permit;
+            read_answer(call.await)
+        }))
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
+use crate::aging;
 use crate::consensus::Raft;
 use crate::leadership::{self, Leadership};
 use crate::members::Members;
@@ -97,6 +98,7 @@ fn start_tasks(
     tracker.spawn(gather);
     let (reader, rounds) = Reader::new(cluster, timing.patience, Arc::clone(&shared));
     tracker.spawn(rounds);
+    tracker.spawn(aging::forget_old(Arc::clone(&shared), options.limits.history_age));
     let members = Arc::new(Members::new(raft.clone()));
     let promoting = Arc::clone(&members);
     tracker.spawn(async move { promoting.promote_learners(closed).await });

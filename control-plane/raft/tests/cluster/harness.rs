@@ -121,11 +121,17 @@ impl Cluster {
 
     pub(crate) async fn start_named(&self, id: u64, name: &str, listener: TcpListener) -> Node {
         let address = listener.local_addr().unwrap().to_string();
-        let listener = listener.into_std().unwrap();
         let options = Options {
             name: name.to_owned(),
             ..self.options(id, &address)
         };
+        self.start_with(options, listener).await
+    }
+
+    /// Starts a replica with any options; its address may be one that leads to the listener.
+    pub(crate) async fn start_with(&self, options: Options, listener: TcpListener) -> Node {
+        let address = options.address.clone();
+        let listener = listener.into_std().unwrap();
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -6,6 +6,7 @@
 )]
 
 mod harness;
+mod load;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -152,6 +153,7 @@ async fn no_acknowledged_write_is_lost_when_the_leader_dies() {
                 Ok(outcome) => panic!("{outcome:?}"),
                 // Nobody promised anything about these.
                 Err(ProposeError::Unknown(_) | ProposeError::Unavailable(_)) => {}
+                Err(error) => panic!("{error}"),
             }
         }
         written
