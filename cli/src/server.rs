@@ -44,6 +44,10 @@ pub(crate) struct ServerArgs {
     /// Runs no pods on this machine.
     #[arg(long)]
     disable_agent: bool,
+    /// Acknowledges what a power cut would take, so that it can be seen that tests find that.
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long, hide = true)]
+    skip_data_sync: bool,
 }
 
 pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
@@ -51,6 +55,10 @@ pub(crate) fn run(args: ServerArgs) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServerArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    #[cfg(feature = "planted-bugs")]
+    if args.skip_data_sync {
+        flotilla_server::planted::plant(Some(flotilla_server::planted::PlantedBug::SkipDataSync));
+    }
     let options = server_options(&args)?;
     // Beside the server's own files: `flotilla image` looks there.
     let agent_dir = options.data_dir.join("agent");

@@ -15,6 +15,8 @@ mod server;
 pub use flotilla_apiserver::InFlightLimits;
 pub use flotilla_controllers::AddressPool;
 pub use flotilla_resources::ServiceCidr;
+#[cfg(feature = "planted-bugs")]
+pub use flotilla_store::planted;
 pub use material::MaterialError;
 pub use options::{JoinOptions, Options};
 pub use server::{Server, ServerError};
