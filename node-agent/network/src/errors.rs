@@ -62,11 +62,8 @@ pub enum NetworkError {
         source: io::Error,
     },
     /// The nftables table was refused.
-    #[error("cannot change the masquerade rules: {message}")]
-    Masquerade {
-        /// What nft said.
-        message: String,
-    },
+    #[error("cannot change the rules that hide pods behind their node")]
+    Masquerade(#[source] flotilla_nftables::NetlinkError),
     /// What a pod may send under which address could not be told.
     #[error("cannot keep pods to their own addresses")]
     Sources(#[source] flotilla_nftables::NetlinkError),

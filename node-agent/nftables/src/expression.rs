@@ -79,6 +79,11 @@ pub enum Expression {
         /// Where it goes.
         to: Word,
     },
+    /// Loads the name of the link that the packet leaves by: four words.
+    OutputName {
+        /// Where it goes.
+        to: Word,
+    },
     /// Loads a field of the connection; `original` picks the direction where there is one.
     Connection {
         /// Where it goes.
@@ -191,6 +196,7 @@ const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
 const META_LINK_PROTOCOL: u32 = 1;
 const META_INPUT_NAME: u32 = 6;
+const META_OUTPUT_NAME: u32 = 7;
 const META_PROTOCOL: u32 = 16;
 const FIB_RESULT_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
@@ -218,9 +224,10 @@ impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Expression::Network { .. } | Expression::Transport { .. } => "payload",
-            Expression::Protocol { .. } | Expression::LinkProtocol { .. } | Expression::InputName { .. } => {
-                "meta"
-            }
+            Expression::Protocol { .. }
+            | Expression::LinkProtocol { .. }
+            | Expression::InputName { .. }
+            | Expression::OutputName { .. } => "meta",
             Expression::Connection { .. } => "ct",
             Expression::AddressType { .. } => "fib",
             Expression::Mask { .. } => "bitwise",
@@ -247,6 +254,7 @@ impl Expression {
             Expression::Protocol { to } => meta(data, *to, META_PROTOCOL),
             Expression::LinkProtocol { to } => meta(data, *to, META_LINK_PROTOCOL),
             Expression::InputName { to } => meta(data, *to, META_INPUT_NAME),
+            Expression::OutputName { to } => meta(data, *to, META_OUTPUT_NAME),
             Expression::Connection { to, key, original } => {
                 numbers(data, &[(1, to.number()), (2, *key)]);
                 if *original {

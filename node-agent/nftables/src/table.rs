@@ -90,19 +90,19 @@ pub struct Chain {
 
 /// Messages about one table.
 #[derive(Debug, Clone, Copy)]
-pub struct Table {
-    name: &'static str,
+pub struct Table<'a> {
+    name: &'a str,
     family: u8,
 }
 
-impl Table {
+impl<'a> Table<'a> {
     /// A table for packets of IPv4.
-    pub const fn ipv4(name: &'static str) -> Self {
+    pub const fn ipv4(name: &'a str) -> Self {
         Self { name, family: IPV4 }
     }
 
     /// A table for what passes bridges.
-    pub const fn bridge(name: &'static str) -> Self {
+    pub const fn bridge(name: &'a str) -> Self {
         Self { name, family: BRIDGE }
     }
 

@@ -142,11 +142,7 @@ impl FakeMachine {
         let mut state = self.lock();
         let left = state.refusals.checked_sub(1);
         state.refusals = left.unwrap_or(0);
-        left.map_or(Ok(()), |_| {
-            Err(NetworkError::Masquerade {
-                message: "resource busy".to_owned(),
-            })
-        })
+        left.map_or(Ok(()), |_| Err(NetworkError::NotConfigured))
     }
 
     /// The machine restarts: every sandbox is gone.

@@ -1,5 +1,6 @@
 //! Nodes and pods in network namespaces of their own, talking to each other.
 
+mod masquerade;
 mod sources;
 mod tunnels;
 
@@ -377,13 +378,6 @@ fn a_pod_without_a_namespace_is_a_clear_error() {
 
 #[test]
 fn pods_look_like_their_node_to_what_is_outside_the_cluster() {
-    if std::process::Command::new("nft")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        return;
-    }
     let (node, outside) = (
         Node::new("192.168.7.1", "10.42.1.0/24"),
         Node::new("192.168.7.2", "10.9.0.0/24"),
