@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use flotilla_history::{Action, Operation, Outcome, Require, Revision};
 use rand::rngs::StdRng;
@@ -13,11 +14,16 @@ use crate::api::{self, PREFIX};
 use crate::caller::Caller;
 use crate::shared::{OPERATION_LIMIT, Shared};
 
+/// A server that did not answer is left alone for so long; otherwise all clients would soon wait for it.
+const AVOIDED: Duration = Duration::from_secs(1);
+
 /// What a client asks of the cluster, and what it remembers.
 pub(crate) struct Client {
     number: u32,
     shared: Arc<Shared>,
     callers: Vec<Caller>,
+    /// Until when each server is left alone.
+    avoided: Vec<Option<Instant>>,
     dice: StdRng,
     /// The last revision of each key that it was shown; mostly others have changed the key since.
     known: BTreeMap<String, Revision>,
@@ -30,6 +36,7 @@ impl Client {
         Self {
             number,
             callers: shared.callers(),
+            avoided: vec![None; shared.servers.len()],
             dice: StdRng::seed_from_u64(shared.plan.seed.wrapping_add(u64::from(number))),
             shared: Arc::clone(shared),
             known: BTreeMap::new(),
@@ -42,8 +49,12 @@ impl Client {
     pub(crate) async fn run(mut self) -> Vec<Operation> {
         while !self.shared.stop.is_cancelled() {
             let action = self.choose();
-            let server = self.dice.random_range(0..self.callers.len());
-            self.carry_out(action, server).await;
+            let server = self.choose_server();
+            let is_answered = {
+                let outcome = &self.carry_out(action, server).await.outcome;
+                !matches!(outcome, Outcome::Unknown | Outcome::Failed)
+            };
+            self.avoided[server] = (!is_answered).then(|| Instant::now() + AVOIDED);
             // Between operations, so nothing is cut off.
             let pause = tokio::time::sleep(self.shared.plan.pause);
             let _ = self.shared.stop.run_until_cancelled(pause).await;
@@ -81,6 +92,15 @@ impl Client {
     pub(crate) fn creation(&mut self, name: &str) -> Action {
         let key = format!("{PREFIX}{name}");
         self.put(key, Require::Absent)
+    }
+
+    /// Any server, but those that have just failed only if all have.
+    fn choose_server(&mut self) -> usize {
+        let now = Instant::now();
+        let is_good = |server: &usize| self.avoided[*server].is_none_or(|end| end <= now);
+        let good: Vec<usize> = (0..self.callers.len()).filter(is_good).collect();
+        let any = self.dice.random_range(0..self.callers.len());
+        good.choose(&mut self.dice).copied().unwrap_or(any)
     }
 
     fn choose(&mut self) -> Action {

@@ -11,7 +11,7 @@ use crate::access::{Access, Server};
 use crate::caller::Caller;
 
 /// A request without an answer for so long has an unknown outcome.
-pub(crate) const OPERATION_LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const OPERATION_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Shared {
     pub(crate) plan: Plan,
