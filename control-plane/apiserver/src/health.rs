@@ -1,5 +1,7 @@
 //! `/healthz`, `/livez` and `/readyz`.
 
+use std::borrow::Cow;
+
 use flotilla_raft::Replica;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,19 +13,24 @@ use crate::query::Query;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Check {
     name: &'static str,
-    fails: Option<&'static str>,
+    fails: Option<Cow<'static, str>>,
 }
 
 fn check(name: &'static str, passes: bool, otherwise: &'static str) -> Check {
     Check {
         name,
-        fails: (!passes).then_some(otherwise),
+        fails: (!passes).then_some(otherwise.into()),
     }
 }
 
-/// What is known about this server: it lives when it answers, and is ready when it knows a leader.
+/// What is known about this server: it lives when it answers and its store has not failed, and is ready when it
+/// knows a leader.
 fn checks(replica: &Replica, probe: &str, draining: bool) -> Vec<Check> {
-    let mut checks = vec![check("ping", true, "")];
+    let store = Check {
+        name: "store",
+        fails: replica.failure().map(Cow::Owned),
+    };
+    let mut checks = vec![check("ping", true, ""), store];
     if probe != "livez" {
         let initialized = replica.is_initialized();
         checks.push(check(
@@ -82,7 +89,7 @@ pub(crate) fn respond(
 fn report(probe: &str, checks: &[Check], passed: bool) -> String {
     let mut text = String::new();
     for check in checks {
-        match check.fails {
+        match &check.fails {
             None => text.push_str(&format!("[+]{} ok\n", check.name)),
             Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }

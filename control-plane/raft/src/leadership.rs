@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
+use openraft::error::Fatal;
 use tokio::sync::watch;
 
 use crate::consensus::{Raft, ServerMetrics};
@@ -75,7 +76,29 @@ pub(crate) async fn observe(
             () = tokio::time::sleep(QUORUM_CHECK), if leads => {}
         }
     }
-    leadership.send_modify(|known| known.is_self = false);
+    if let Some(reason) = failure(&raft) {
+        tracing::error!(
+            reason,
+            "the store has stopped: this server answers neither reads nor writes until it is started again"
+        );
+        shared.fail(reason);
+    }
+    leadership.send_modify(|known| {
+        known.is_self = false;
+        // It will not hear of another.
+        known.leader = None;
+    });
+}
+
+/// Why openraft has stopped by itself: it does when the disk fails, since it cannot know what was kept.
+fn failure(raft: &Raft) -> Option<String> {
+    match &raft.metrics().borrow().running_state {
+        Ok(()) | Err(Fatal::Stopped) => None,
+        Err(Fatal::StorageError(error)) => Some(format!(
+            "its disk has failed ({error}); repair the disk or make room on it, then start the server again"
+        )),
+        Err(Fatal::Panicked) => Some("consensus has panicked; the log of this server says where".to_owned()),
+    }
 }
 
 fn quorum_answers(raft: &Raft, silence_max: Duration) -> bool {

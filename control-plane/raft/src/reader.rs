@@ -104,10 +104,15 @@ impl Reader {
             .map_err(|_| unavailable("no round has ended in time"))??;
         let mut applied = self.shared.applied();
         let caught_up = applied.wait_for(|applied| applied.next_index >= next_index);
-        tokio::time::timeout_at(deadline, caught_up)
-            .await
-            .map_err(|_| unavailable("this replica lags behind the leader"))?
-            .map_err(|_| stopping())?;
+        let caught_up = tokio::time::timeout_at(deadline, caught_up);
+        tokio::select! {
+            biased;
+            // A replica that has stopped applies nothing more; the reader has nothing to lose.
+            () = self.shared.closed.cancelled() => return Err(stopping()),
+            caught_up = caught_up => caught_up
+                .map_err(|_| unavailable("this replica lags behind the leader"))?
+                .map_err(|_| stopping())?,
+        };
         Ok(self.shared.snapshot())
     }
 

@@ -114,6 +114,11 @@ impl Replica {
         PeerService::new(&self.core)
     }
 
+    /// Why the replica has stopped by itself, for people; it then answers nothing until it is opened again.
+    pub fn failure(&self) -> Option<String> {
+        self.core.shared.failure().map(str::to_owned)
+    }
+
     /// The local state, which may be stale.
     pub fn snapshot(&self) -> Snapshot {
         self.core.shared.snapshot()
@@ -121,14 +126,20 @@ impl Replica {
 
     /// A snapshot with everything that any replica acknowledged before this call.
     pub async fn read(&self) -> Result<Snapshot, ReadError> {
-        self.core.reader.read().await
+        match self.failure() {
+            Some(reason) => Err(ReadError::Unavailable(reason)),
+            None => self.core.reader.read().await,
+        }
     }
 
     /// Proposes a transaction through the leader, and waits until it is applied there.
     ///
     /// Tries again, within a limit of seconds, only while it is sure that nothing has happened.
     pub async fn propose(&self, transaction: Transaction) -> Result<Outcome, ProposeError> {
-        self.core.proposer.propose(&transaction).await
+        match self.failure() {
+            Some(reason) => Err(ProposeError::Unavailable(reason)),
+            None => self.core.proposer.propose(&transaction).await,
+        }
     }
 
     /// Follows the changes of a resource (in one namespace) after a revision, from the local state.

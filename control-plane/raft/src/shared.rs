@@ -4,7 +4,7 @@
 //! contains it is published.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use flotilla_store::{HistoryPage, ResourceName, Revision, Snapshot, State, TooOld};
@@ -27,6 +27,7 @@ pub(crate) struct Shared {
     news: Mutex<BTreeMap<ResourceName, watch::Sender<()>>>,
     /// Set when the replica stops.
     pub(crate) closed: CancellationToken,
+    failure: OnceLock<String>,
 }
 
 impl Shared {
@@ -37,7 +38,20 @@ impl Shared {
             applied: watch::Sender::new(applied),
             news: Mutex::default(),
             closed,
+            failure: OnceLock::new(),
         }
+    }
+
+    /// Stops the replica because it cannot go on; its callers are told why.
+    pub(crate) fn fail(&self, reason: String) {
+        // The first reason is the cause of the others.
+        let _ = self.failure.set(reason);
+        self.closed.cancel();
+    }
+
+    /// Why the replica has stopped by itself.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// The objects now.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flotilla_raft::platform::Trees;
 use flotilla_raft::{Limits, OpenError, Options, Platform, Replica, Timing};
 use flotilla_store::{Draft, Key, Operation, Outcome, Require, ResourceName, Snapshot, Transaction};
 use tempfile::TempDir;
@@ -68,6 +69,8 @@ pub(crate) struct Cluster {
     folder: TempDir,
     pub(crate) limits: Limits,
     pub(crate) timing: Timing,
+    /// The disk of one replica, if it is not an ordinary one.
+    pub(crate) disk: Option<(u64, Arc<dyn Trees>)>,
 }
 
 impl Cluster {
@@ -76,6 +79,7 @@ impl Cluster {
             folder: tempfile::tempdir().unwrap(),
             limits: Limits::default(),
             timing: Timing::default(),
+            disk: None,
         }
     }
 
@@ -84,12 +88,16 @@ impl Cluster {
     }
 
     pub(crate) fn options(&self, id: u64, address: &str) -> Options {
+        let mut platform = Platform::real(Arc::new(connect));
+        if let Some((_, trees)) = self.disk.as_ref().filter(|(owner, _)| *owner == id) {
+            platform.trees = Arc::clone(trees);
+        }
         Options {
             id,
             name: format!("server-{id}"),
             address: address.to_owned(),
             data_dir: self.folder(id),
-            platform: Platform::real(Arc::new(connect)),
+            platform,
             timing: self.timing,
             limits: self.limits,
         }

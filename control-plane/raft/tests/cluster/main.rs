@@ -5,6 +5,7 @@
     reason = "tests may fail, and have names that say all"
 )]
 
+mod disks;
 mod harness;
 mod load;
 
