@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crc32fast::Hasher;
-use imbl::OrdMap;
 
 use crate::key::{Key, ResourceName, Revision};
 use crate::object::Stored;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Objects, Snapshot};
 
 const MAGIC: &[u8; 8] = b"FLTIMG01";
 /// Larger than any object that is accepted; a length beyond it is a corrupted stream.
@@ -62,14 +61,14 @@ pub fn read_image(input: impl Read) -> Result<(Snapshot, u64), ReadImageError> {
     }
     let revision = Revision(read_number(&mut input)?);
     let term = read_number(&mut input)?;
-    let mut objects = OrdMap::new();
+    let mut objects = Objects::default();
     let mut bytes = 0;
     let mut last: Option<Key> = None;
     while read_array::<1>(&mut input)? == [MARK_OBJECT] {
         let object = read_object(&mut input, last.as_ref())?;
         last = Some(object.key.clone());
         bytes += object.cost_bytes();
-        objects.insert(object.key.clone(), Arc::new(object));
+        objects.insert(Arc::new(object));
     }
     if read_number(&mut input)? != objects.len() as u64 {
         return Err(ReadImageError::Corrupted("objects are missing"));
@@ -205,7 +204,7 @@ mod tests {
                 revision_at: 13,
             };
             let object = Stored::from_draft(key.clone(), &draft, Revision(1), Revision(10 + number as u64));
-            snapshot.objects.insert(key, Arc::new(object));
+            snapshot.objects.insert(Arc::new(object));
         }
         snapshot
     }

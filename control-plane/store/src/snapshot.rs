@@ -1,9 +1,11 @@
 //! All objects at one moment.
 
-use std::ops::Bound;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::OrdSet;
 
 use crate::key::{Key, ResourceName, Revision};
 use crate::object::Stored;
@@ -12,7 +14,7 @@ use crate::transaction::{Operation, Transaction};
 /// The store at one revision. A clone is one pointer and never stops writers.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    pub(crate) objects: OrdMap<Key, Arc<Stored>>,
+    pub(crate) objects: Objects,
     pub(crate) revision: Revision,
     /// Bytes of keys and objects.
     pub(crate) bytes: u64,
@@ -52,7 +54,6 @@ impl Snapshot {
         };
         self.objects
             .range((start, Bound::Unbounded))
-            .map(|(_, object)| object)
             .take_while(move |object| belongs(&object.key, resource, namespace))
     }
 
@@ -96,6 +97,72 @@ impl Snapshot {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
+    }
+}
+
+/// Objects in key order. One pointer each, which finds the key in the object: every change copies some nodes of the
+/// tree, and a copy counts a reference for each pointer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects(OrdSet<ByKey>);
+
+impl Objects {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
+        self.0.get(key).map(|found| &found.0)
+    }
+
+    /// Puts an object in the place of the one with its key, if there is one.
+    pub(crate) fn insert(&mut self, object: Arc<Stored>) {
+        self.0.insert(ByKey(object));
+    }
+
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.0.remove(key);
+    }
+
+    fn range(&self, range: impl RangeBounds<Key>) -> impl Iterator<Item = &Arc<Stored>> {
+        self.0.range(range).map(|found| &found.0)
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Arc<Stored>> {
+        self.0.iter().map(|found| &found.0)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// An object that is compared by its key alone.
+#[derive(Clone, Debug)]
+struct ByKey(Arc<Stored>);
+
+impl Borrow<Key> for ByKey {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &ByKey) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &ByKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &ByKey) -> Ordering {
+        self.0.key.cmp(&other.0.key)
     }
 }
 

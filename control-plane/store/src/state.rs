@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
 use crate::history::{Change, Event, History, HistoryLimits, HistoryPage, HistorySize, TooOld};
 use crate::key::{Key, ResourceName, Revision};
 use crate::object::Stored;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Objects, Snapshot};
 use crate::transaction::{Operation, Outcome, Transaction};
 
 /// The store of one replica: objects, revision, newest term and watch history.
@@ -136,7 +134,7 @@ impl State {
 
 /// A transaction half done, on a copy that shares its structure with the state.
 struct Work {
-    objects: OrdMap<Key, Arc<Stored>>,
+    objects: Objects,
     revision: Revision,
     bytes: u64,
     events: Vec<Event>,
@@ -157,7 +155,7 @@ impl Work {
                 let object = Arc::new(Stored::from_draft(key, draft, created, self.revision));
                 self.bytes += object.cost_bytes();
                 self.bytes -= found.as_ref().map_or(0, |found| found.cost_bytes());
-                self.objects.insert(object.key.clone(), Arc::clone(&object));
+                self.objects.insert(Arc::clone(&object));
                 let change = if found.is_some() {
                     Change::Modified
                 } else {
