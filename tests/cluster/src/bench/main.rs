@@ -1,8 +1,10 @@
 //! Measures what the README promises, on a fresh cluster of three servers and two agents. Run by `deploy/bench`.
 //!
 //! `flotilla-bench node` measures what is promised of a single node instead; `deploy/bench-node` runs that.
+//! `flotilla-bench store` measures the store beside etcd; `deploy/bench-store` runs that.
 
 mod node;
+mod store;
 
 use std::time::{Duration, Instant};
 
@@ -53,12 +55,25 @@ fn milliseconds(duration: Duration) -> String {
 }
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["store"] => store::measure(""),
+        ["store", only] => store::measure(only),
+        ["store-client", plan, only] => store::client(plan, only),
+        ["node"] => {
+            head();
+            node::measure();
+        }
+        _ => {
+            head();
+            measure();
+        }
+    }
+}
+
+fn head() {
     row("figure", "measured", "promised");
     row("---", "---:", "---:");
-    match std::env::args().nth(1).as_deref() {
-        Some("node") => node::measure(),
-        _ => measure(),
-    }
 }
 
 /// Processor time so far, and memory, of a process that must be there.
