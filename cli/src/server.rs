@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use flotilla_api::quantity::Quantity;
 use flotilla_server::{AddressPool, InFlightLimits, JoinOptions, Options, Server, ServiceCidr};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,10 @@ pub(crate) struct ServerArgs {
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     toleration_seconds: i64,
+    /// What the store's data may take of the disk. Over it only deletions and what makes nothing larger are accepted; the
+    /// same on every server, and at most a third of the disk: a snapshot is written beside the last one. 0: no limit.
+    #[arg(long, value_name = "SIZE", default_value = "2Gi", value_parser = bytes)]
+    store_quota: u64,
     /// Requests that read and are answered at once; more are refused with 429 until others are done.
     #[arg(long, value_name = "COUNT", default_value_t = InFlightLimits::default().reading)]
     max_requests_inflight: usize,
@@ -85,6 +90,12 @@ async fn serve(args: ServerArgs, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
+/// Reads a size as Kubernetes writes them, like `2Gi`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
+    u64::try_from(quantity.value()).map_err(|_| "a size is not negative".to_owned())
+}
+
 fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
     let join = args.join.clone().map(|server| {
         let token = args
@@ -108,6 +119,7 @@ fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
         service_cidr: args.service_cidr,
         load_balancer_pool: args.load_balancer_pool.clone(),
         toleration_seconds: args.toleration_seconds,
+        store_quota_bytes: args.store_quota,
         in_flight: InFlightLimits {
             reading: args.max_requests_inflight,
             mutating: args.max_mutating_requests_inflight,

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use flotilla_raft::Replica;
+use flotilla_raft::{Leadership, Replica, StoreStatus};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -15,7 +15,10 @@ const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0
 pub(crate) fn respond(replica: &Replica, in_flight: &InFlight) -> Response<Body> {
     let mut out = Exposition::default();
     requests(&mut out, in_flight);
-    store(&mut out, replica);
+    let status = replica.status();
+    store(&mut out, &status);
+    space(&mut out, &status);
+    raft(&mut out, &status, &replica.leadership().borrow());
     let mut response = Response::new(Body::whole(out.text));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
@@ -42,40 +45,111 @@ fn requests(out: &mut Exposition, in_flight: &InFlight) {
     }
 }
 
-fn store(out: &mut Exposition, replica: &Replica) {
-    let snapshot = replica.snapshot();
-    let leadership = replica.leadership().borrow().clone();
-    out.single(
-        "flotilla_store_revision",
-        GAUGE,
-        "Newest change that this server has applied.",
-        snapshot.revision(),
+fn store(out: &mut Exposition, status: &StoreStatus) {
+    out.gauges([
+        (
+            "flotilla_store_revision",
+            "Newest change that this server has applied.",
+            status.revision.0,
+        ),
+        (
+            "flotilla_store_objects",
+            "Objects of all kinds.",
+            status.objects as u64,
+        ),
+        (
+            "flotilla_store_object_bytes",
+            "What the objects take in memory and in a snapshot.",
+            status.object_bytes,
+        ),
+        (
+            "flotilla_store_history_events",
+            "Watch events that are kept.",
+            status.history.events as u64,
+        ),
+        (
+            "flotilla_store_history_bytes",
+            "What those take.",
+            status.history.bytes as u64,
+        ),
+    ]);
+}
+
+fn space(out: &mut Exposition, status: &StoreStatus) {
+    let failed = u64::from(status.failure.is_some());
+    out.gauges([
+        (
+            "flotilla_store_disk_bytes",
+            "What log and snapshot take of the disk.",
+            status.space.used_bytes,
+        ),
+        (
+            "flotilla_store_quota_bytes",
+            "What they may take; 0 is no limit.",
+            status.space.quota_bytes,
+        ),
+        (
+            "flotilla_store_failed",
+            "Whether this server's store needs a restart to go on.",
+            failed,
+        ),
+    ]);
+    out.family(
+        "flotilla_store_refused_for_space_total",
+        COUNTER,
+        "Writes that were refused here because a server's data folder is over its quota.",
     );
-    out.single(
-        "flotilla_store_objects",
+    out.sample(&[], status.refused_for_space);
+    out.family(
+        "flotilla_store_space_alarm",
         GAUGE,
-        "Objects of all kinds.",
-        snapshot.len(),
+        "Servers whose data folder is over its quota; writes are refused while there is one.",
     );
-    out.single("flotilla_raft_term", GAUGE, "Raft's term.", leadership.term);
-    out.single(
-        "flotilla_raft_has_leader",
-        GAUGE,
-        "Whether a leader is known.",
-        u8::from(leadership.leader.is_some()),
-    );
-    out.single(
-        "flotilla_raft_is_leader",
-        GAUGE,
-        "Whether this server leads.",
-        u8::from(leadership.is_self),
-    );
-    out.single(
-        "flotilla_raft_members",
-        GAUGE,
-        "Servers of the cluster, learners too.",
-        leadership.members.len(),
-    );
+    for alarm in &status.alarms {
+        out.sample(&[("server", &alarm.server)], 1);
+    }
+}
+
+fn raft(out: &mut Exposition, status: &StoreStatus, leadership: &Leadership) {
+    let (has_leader, is_leader) = (leadership.leader.is_some(), leadership.is_self);
+    out.gauges([
+        ("flotilla_raft_term", "Raft's term.", status.term),
+        (
+            "flotilla_raft_last_log_index",
+            "Newest entry of the log.",
+            status.last_log_index,
+        ),
+        (
+            "flotilla_raft_applied_index",
+            "Newest entry that was applied.",
+            status.applied_index,
+        ),
+        (
+            "flotilla_raft_has_leader",
+            "Whether a leader is known.",
+            has_leader.into(),
+        ),
+        (
+            "flotilla_raft_is_leader",
+            "Whether this server leads.",
+            is_leader.into(),
+        ),
+        (
+            "flotilla_raft_members",
+            "Servers of the cluster, learners too.",
+            leadership.members.len() as u64,
+        ),
+        (
+            "flotilla_raft_proposals_waiting",
+            "Writes that wait for their turn.",
+            status.proposals_waiting as u64,
+        ),
+        (
+            "flotilla_raft_reads_waiting",
+            "Reads that wait for their turn.",
+            status.readers_waiting as u64,
+        ),
+    ]);
 }
 
 const GAUGE: &str = "gauge";
@@ -107,10 +181,12 @@ impl Exposition {
         let _ = writeln!(self.text, "{end} {value}");
     }
 
-    /// A metric of one value.
-    fn single(&mut self, name: &'static str, type_: &str, help: &str, value: impl Display) {
-        self.family(name, type_, help);
-        self.sample(&[], value);
+    /// Gauges of one value each: name, help, value.
+    fn gauges<const COUNT: usize>(&mut self, gauges: [(&'static str, &str, u64); COUNT]) {
+        for (name, help, value) in gauges {
+            self.family(name, GAUGE, help);
+            self.sample(&[], value);
+        }
     }
 }
 
@@ -128,7 +204,7 @@ mod tests {
     #[test]
     fn metrics_are_lines_of_prometheus() {
         let mut out = Exposition::default();
-        out.single("up", GAUGE, "Whether it is up.", 1);
+        out.gauges([("up", "Whether it is up.", 1)]);
         out.family("seen_total", COUNTER, "What was seen.");
         out.sample(&[("a", "b\"c"), ("d", "e\\f\n")], 2.5);
         assert_eq!(

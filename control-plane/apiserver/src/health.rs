@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use flotilla_raft::Replica;
+use flotilla_raft::{Replica, SpaceUse, StoreStatus};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -38,6 +38,7 @@ fn checks(replica: &Replica, probe: &str, draining: bool) -> Vec<Check> {
             initialized,
             "this server is not a member of a cluster yet",
         ));
+        checks.push(space_check(&replica.status()));
         let leader = replica.leadership().borrow().leader.is_some();
         checks.push(check("leader", leader, "no leader is known"));
     }
@@ -45,6 +46,28 @@ fn checks(replica: &Replica, probe: &str, draining: bool) -> Vec<Check> {
         checks.push(check("shutdown", !draining, "this server is shutting down"));
     }
     checks
+}
+
+/// Whether there is room in the store. If not, that is no reason to send clients elsewhere, where there is none either:
+/// the alarm is shown, and the server is ready.
+fn space_check(status: &StoreStatus) -> Check {
+    let alarms: Vec<String> = status.alarms.iter().map(alarm).collect();
+    Check {
+        name: ALARM,
+        fails: (!alarms.is_empty()).then(|| alarms.join("; ").into()),
+    }
+}
+
+/// A check that is shown and looked at by itself, but makes nobody unready.
+const ALARM: &str = "store-space";
+
+fn alarm(over: &SpaceUse) -> String {
+    format!(
+        "the store's data on {} takes {} MiB, over its quota of {} MiB",
+        over.server,
+        over.used_bytes >> 20,
+        over.quota_bytes >> 20
+    )
 }
 
 /// Answers a probe, or the question for one of its checks; `None` when there is no such check.
@@ -63,7 +86,9 @@ pub(crate) fn respond(
         }
     }
     checks.retain(|check| !query.all("exclude").any(|name| name == check.name));
-    let passed = checks.iter().all(|check| check.fails.is_none());
+    let passed = checks
+        .iter()
+        .all(|check| check.fails.is_none() || (check.name == ALARM && wanted.is_none()));
     let code = if passed {
         StatusCode::OK
     } else {
@@ -91,6 +116,7 @@ fn report(probe: &str, checks: &[Check], passed: bool) -> String {
     for check in checks {
         match &check.fails {
             None => text.push_str(&format!("[+]{} ok\n", check.name)),
+            Some(why) if check.name == ALARM => text.push_str(&format!("[!]{} warns: {why}\n", check.name)),
             Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
     }

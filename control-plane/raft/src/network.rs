@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{
-    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, ReadIndexResponse, TakeOverRequest,
+    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, ReadIndexResponse, SpaceReport,
+    TakeOverRequest,
 };
 use futures::future::BoxFuture;
 use tokio::sync::watch;
@@ -60,6 +61,9 @@ pub trait Transport: Send + Sync {
 
     /// Asks to be taken in.
     fn add_member(&self, address: &str, request: AddMemberRequest) -> Call<AddMemberResponse>;
+
+    /// Tells how full this server's data folder is.
+    fn report_space(&self, address: &str, report: SpaceReport) -> Call<()>;
 
     /// Asks to stand for election.
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()>;

@@ -63,11 +63,20 @@ pub struct Limits {
     pub history_age: Duration,
     /// A snapshot is taken after this many log entries,
     pub snapshot_entries: u64,
-    /// or after this many bytes of them, whichever comes first. Bounds the time of a restart.
-    pub snapshot_bytes: u64,
+    /// or after half as many bytes of them as are stored, whichever comes first; but not before this many,
+    pub snapshot_bytes_min: u64,
+    /// and after this many at the latest. Bounds the time of a restart.
+    pub snapshot_bytes_max: u64,
     /// Log entries kept behind a snapshot, so that a follower that was away shortly needs no snapshot. Under
     /// load an entry has hundreds of kilobytes, and a restart reads all of them.
     pub kept_entries: u64,
+    /// Of those, a sixteenth as many bytes as are stored; but not less than this, if there is as much,
+    pub kept_bytes_min: u64,
+    /// and not more than this.
+    pub kept_bytes_max: u64,
+    /// What log and snapshot may take of the disk before writes are refused; zero for no limit. A snapshot that is being
+    /// written beside the last one is not counted.
+    pub quota_bytes: u64,
     /// Memory for sled's pages.
     pub cache_bytes: u64,
 }
@@ -78,8 +87,12 @@ impl Default for Limits {
             history: HistoryLimits::default(),
             history_age: Duration::from_secs(30 * 60),
             snapshot_entries: 10_000,
-            snapshot_bytes: 16 << 20,
+            snapshot_bytes_min: 8 << 20,
+            snapshot_bytes_max: 64 << 20,
             kept_entries: 200,
+            kept_bytes_min: 1 << 20,
+            kept_bytes_max: 16 << 20,
+            quota_bytes: 2 << 30,
             cache_bytes: 2 << 20,
         }
     }

@@ -88,6 +88,12 @@ pub enum OpenTreeError {
 pub trait Trees: Send + Sync {
     /// Opens the tree in a folder; makes it when there is none. Blocks.
     fn open(&self, folder: &Path, cache_bytes: u64) -> Result<Arc<dyn Tree>, OpenTreeError>;
+
+    /// Whether there is a tree, or the beginning of one, in the folder. Blocks.
+    fn exists(&self, folder: &Path) -> bool;
+
+    /// Removes the tree in a folder, which nobody has open, and the folder; there may be none. Blocks.
+    fn remove(&self, folder: &Path) -> io::Result<()>;
 }
 
 /// Keys and values of a [`Tree`], in order.
@@ -106,6 +112,9 @@ pub trait Tree: Send + Sync {
 
     /// Whether there is no key. Blocks.
     fn is_empty(&self) -> bool;
+
+    /// What its files take of the disk.
+    fn bytes_on_disk(&self) -> io::Result<u64>;
 
     /// Makes changes together; readers see them when it returns. May block while it is polled.
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, io::Result<()>>;
@@ -136,6 +145,9 @@ pub trait Files: Send + Sync + Debug {
 
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// What a file takes of the disk.
+    fn bytes_on_disk(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// An open file. Everything blocks.

@@ -22,6 +22,8 @@ use crate::consensus::{self, Outcomes, PeerNode, Proposals, Raft};
 use crate::leadership::may_lead;
 use crate::members::Member;
 use crate::network::{CallError, Cluster};
+use crate::shared::Shared;
+use crate::space::Space;
 
 /// Proposals waiting for their turn; beyond it they are refused. Three API servers let in 512 writes each, which leaves
 /// more than half for nodes' sessions and controllers. A leader that is asked for so many answers the last of them
@@ -80,6 +82,8 @@ struct Proposal {
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Proposal>,
     cluster: Cluster,
+    shared: Arc<Shared>,
+    space: Arc<Space>,
     patience: Duration,
 }
 
@@ -87,33 +91,41 @@ impl Proposer {
     /// The proposer, and the task that gathers its proposals.
     pub(crate) fn new(
         cluster: Cluster,
+        shared: Arc<Shared>,
+        space: Arc<Space>,
         patience: Duration,
-        closed: CancellationToken,
     ) -> (Proposer, impl Future<Output = ()> + Send + 'static) {
         let (queue, proposals) = mpsc::channel(QUEUE_MAX);
-        let gather = gather(cluster.raft.clone(), proposals, closed);
+        let gather = gather(cluster.raft.clone(), proposals, shared.closed.clone());
         (
             Proposer {
                 queue,
                 cluster,
+                shared,
+                space,
                 patience,
             },
             gather,
         )
     }
 
+    /// How many proposals wait for their turn here.
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUE_MAX - self.queue.capacity()
+    }
+
     /// Proposes wherever the leader is, and waits for the outcome.
     pub(crate) async fn propose(&self, transaction: &Transaction) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + self.patience;
         check_size(transaction)?;
-        let transaction = consensus::encode(transaction);
+        let encoded = consensus::encode(transaction);
         let mut leadership = self.cluster.leadership.clone();
         loop {
             leadership.mark_unchanged();
             let refusal = match self.cluster.other_leader() {
-                Some(leader) => self.forward(&leader, &transaction, deadline).await,
+                Some(leader) => self.forward(&leader, &encoded, deadline).await,
                 None if may_lead(&self.cluster.raft) => {
-                    self.propose_here(transaction.clone(), deadline).await
+                    self.propose_here(transaction, encoded.clone(), deadline).await
                 }
                 None => Err(Refusal::Unavailable("no leader is known".to_owned())),
             };
@@ -139,16 +151,19 @@ impl Proposer {
     /// Proposes on this replica, which should lead.
     pub(crate) async fn propose_here(
         &self,
-        transaction: Bytes,
+        transaction: &Transaction,
+        encoded: Bytes,
         deadline: Instant,
     ) -> Result<Outcome, Refusal> {
         if !may_lead(&self.cluster.raft) {
             return Err(Refusal::NotLeader);
         }
+        let admitted = self.space.admit(transaction, &self.shared.snapshot());
+        admitted.map_err(Refusal::Final)?;
         let (answer, mut answered) = oneshot::channel();
         let claimed = Arc::new(AtomicBool::new(false));
         let proposal = Proposal {
-            transaction,
+            transaction: encoded,
             answer,
             claimed: Arc::clone(&claimed),
         };

@@ -79,6 +79,11 @@ impl Reader {
         )
     }
 
+    /// How many readers wait for their turn here.
+    pub(crate) fn waiting(&self) -> usize {
+        QUEUE_MAX - self.queue.capacity()
+    }
+
     /// A snapshot with everything that was acknowledged anywhere before this call.
     pub(crate) async fn read(&self) -> Result<Snapshot, ReadError> {
         let deadline = Instant::now() + self.patience;

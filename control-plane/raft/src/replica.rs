@@ -23,6 +23,8 @@ use crate::proposer::{ProposeError, Proposer};
 use crate::reader::{ReadError, Reader};
 use crate::service::PeerService;
 use crate::shared::Shared;
+use crate::space::Space;
+use crate::status::StoreStatus;
 use crate::storage::{LogStore, OpenError, SnapshotFolder};
 use crate::watch::{Watch, WatchError};
 
@@ -52,9 +54,10 @@ pub(crate) struct Core {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) tracker: TaskTracker,
     pub(crate) snapshots: Arc<SnapshotFolder>,
+    pub(crate) space: Arc<Space>,
     /// Whether a cluster knows this replica; see [`PeerService`].
     pub(crate) admitted: watch::Sender<bool>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     log: LogStore,
 }
 
@@ -152,6 +155,11 @@ impl Replica {
         after: Revision,
     ) -> Result<Watch, WatchError> {
         Watch::start(Arc::clone(&self.core.shared), resource, namespace, after)
+    }
+
+    /// How the store is doing, for those who watch over it.
+    pub fn status(&self) -> StoreStatus {
+        StoreStatus::of(&self.core)
     }
 
     /// Who leads.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::peer::{
     AddMemberRequest, AddMemberResponse, Member as MemberMessage, Members as MembersMessage, NotLeader,
-    ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, TakeOverRequest, add_member_response,
-    propose_response, read_index_response,
+    ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, SpaceReport, TakeOverRequest,
+    add_member_response, propose_response, read_index_response,
 };
 use flotilla_store::Transaction;
 use futures::stream::{BoxStream, StreamExt as _};
@@ -23,6 +23,7 @@ use crate::network::install_header;
 use crate::platform::DiskFile;
 use crate::proposer::{ProposeError, Refusal, check_size, write_refusal};
 use crate::replica::Core;
+use crate::space::SpaceUse;
 use crate::storage::{self, SnapshotFile};
 
 /// How long a forwarded proposal may wait for its turn and its majority.
@@ -131,7 +132,7 @@ impl PeerService {
         }
         let result = core
             .proposer
-            .propose_here(request.transaction, Instant::now() + PROPOSE_LIMIT)
+            .propose_here(&transaction, request.transaction, Instant::now() + PROPOSE_LIMIT)
             .await;
         let outcome = match result {
             Ok(outcome) => propose_response::Outcome::Applied(consensus::encode(&outcome)),
@@ -185,6 +186,17 @@ impl PeerService {
         Ok(AddMemberResponse {
             outcome: Some(outcome),
         })
+    }
+
+    /// Takes note of how full another server's data folder is.
+    pub fn report_space(&self, report: SpaceReport) -> Result<(), AnswerError> {
+        let said = SpaceUse {
+            server: report.server,
+            used_bytes: report.used_bytes,
+            quota_bytes: report.quota_bytes,
+        };
+        self.core()?.space.heard(report.member, said);
+        Ok(())
     }
 
     /// Stands for election once the others may vote for it.

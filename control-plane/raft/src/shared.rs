@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use flotilla_store::{HistoryPage, ResourceName, Revision, Snapshot, State, TooOld};
+use flotilla_store::{HistoryPage, HistorySize, ResourceName, Revision, Snapshot, State, TooOld};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +91,11 @@ impl Shared {
         for sender in self.news().values() {
             sender.send_replace(());
         }
+    }
+
+    /// How much watch history is kept.
+    pub(crate) fn history_size(&self) -> HistorySize {
+        self.state().history_size()
     }
 
     /// Forgets events up to a revision. Nobody is woken: who waits has seen them.

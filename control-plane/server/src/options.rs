@@ -32,6 +32,8 @@ pub struct Options {
     pub load_balancer_pool: AddressPool,
     /// How long pods stay bound to an unreachable node unless they say otherwise.
     pub toleration_seconds: i64,
+    /// What the store's data may take of the disk before writes are refused; zero for no limit.
+    pub store_quota_bytes: u64,
     /// How many requests this server answers at once; it refuses more with 429.
     pub in_flight: InFlightLimits,
 }

@@ -245,7 +245,10 @@ async fn open_replica(options: &Options, material: &Material) -> Result<Replica,
         data_dir: options.data_dir.join("store"),
         platform: flotilla_raft::Platform::real(Arc::new(move |address| channel(address, &tls))),
         timing: Timing::default(),
-        limits: flotilla_raft::Limits::default(),
+        limits: flotilla_raft::Limits {
+            quota_bytes: options.store_quota_bytes,
+            ..flotilla_raft::Limits::default()
+        },
     };
     Ok(Replica::open(options).await?)
 }

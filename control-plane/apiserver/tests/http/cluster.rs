@@ -194,8 +194,13 @@ impl Cluster {
         Self::limited_to(InFlightLimits::default()).await
     }
 
-    /// The same with other limits.
+    /// The same with other limits of requests.
     pub(crate) async fn limited_to(in_flight: InFlightLimits) -> Self {
+        Self::with(in_flight, flotilla_raft::Limits::default()).await
+    }
+
+    /// The same with other limits of requests and of the store.
+    pub(crate) async fn with(in_flight: InFlightLimits, limits: flotilla_raft::Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let connector: flotilla_raft::PeerConnector =
             Arc::new(|_| tonic::transport::Channel::from_static("http://127.0.0.1:1").connect_lazy());
@@ -206,7 +211,7 @@ impl Cluster {
             data_dir: folder.path().to_owned(),
             platform: flotilla_raft::Platform::real(connector),
             timing: flotilla_raft::Timing::default(),
-            limits: flotilla_raft::Limits::default(),
+            limits,
         };
         let replica = Replica::open(options).await.unwrap();
         replica.bootstrap().await.unwrap();

@@ -265,3 +265,57 @@ async fn metrics_tell_what_is_refused_to_those_who_may_know() {
         .await
         .refused(403);
 }
+
+#[tokio::test]
+async fn a_full_store_says_how_to_get_out_and_lets_its_users_do_it() {
+    let limits = flotilla_raft::Limits {
+        quota_bytes: 24 << 20,
+        snapshot_bytes_min: 2 << 20,
+        snapshot_bytes_max: 2 << 20,
+        ..flotilla_raft::Limits::default()
+    };
+    let cluster = Cluster::with(InFlightLimits::default(), limits).await;
+    let mut count = 0;
+    let refused = loop {
+        let map = config_map(&format!("map-{count}"), 1_000_000).to_string();
+        let answer = cluster.send(Method::POST, MAPS, &[], &map).await;
+        if answer.code != 201 {
+            break answer;
+        }
+        count += 1;
+    };
+    assert!(!refused.headers.contains_key("retry-after"));
+    let body = refused.expect(507);
+    assert_eq!(body["reason"], "InsufficientStorage");
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.contains("more than its quota of 24 MiB: delete objects, which still works"),
+        "{message}"
+    );
+
+    // It is shown, and makes nobody go elsewhere.
+    let answer = cluster.get("/readyz?verbose").await;
+    assert_eq!(answer.code, 200);
+    let shown = "[!]store-space warns: the store's data on server-1 takes";
+    assert!(answer.text.contains(shown), "{}", answer.text);
+    assert_eq!(cluster.get("/readyz/store-space").await.code, 500);
+    let alarm = "flotilla_store_space_alarm{server=\"server-1\"} 1";
+    assert!(cluster.get("/metrics").await.text.contains(alarm));
+
+    // What exists can be marked, made smaller and deleted.
+    let patch = json!({"metadata": {"labels": {"delete": "me"}}});
+    cluster.merge(&format!("{MAPS}/map-0"), patch).await.expect(200);
+    cluster
+        .merge(&format!("{MAPS}/map-0"), json!({"data": {"a": "x"}}))
+        .await
+        .expect(200);
+    cluster.send(Method::DELETE, MAPS, &[], "").await.expect(200);
+    limited(async {
+        while cluster.get("/readyz/store-space").await.code != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    cluster.create(MAPS, config_map("again", 1)).await;
+    assert!(!cluster.get("/metrics").await.text.contains(alarm));
+}

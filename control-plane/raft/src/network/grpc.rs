@@ -10,7 +10,7 @@ use flotilla_proto::peer::peer_client::PeerClient;
 use flotilla_proto::peer::peer_server::{Peer, PeerServer};
 use flotilla_proto::peer::{
     AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, RaftMessage, ReadIndexRequest,
-    ReadIndexResponse, SnapshotChunk, TakeOverRequest, TakeOverResponse,
+    ReadIndexResponse, SnapshotChunk, SpaceReport, SpaceReportResponse, TakeOverRequest, TakeOverResponse,
 };
 use flotilla_report::report;
 use futures::FutureExt as _;
@@ -97,6 +97,11 @@ impl Transport for GrpcTransport {
     fn add_member(&self, address: &str, request: AddMemberRequest) -> Call<AddMemberResponse> {
         let mut client = self.client(address);
         async move { message(client.add_member(request).await) }.boxed()
+    }
+
+    fn report_space(&self, address: &str, report: SpaceReport) -> Call<()> {
+        let mut client = self.client(address);
+        async move { message(client.report_space(report).await).map(|SpaceReportResponse {}| ()) }.boxed()
     }
 
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()> {
@@ -212,6 +217,14 @@ impl Peer for GrpcPeerService {
         request: Request<AddMemberRequest>,
     ) -> Result<Response<AddMemberResponse>, Status> {
         response(self.0.add_member(request.into_inner()).await)
+    }
+
+    async fn report_space(
+        &self,
+        request: Request<SpaceReport>,
+    ) -> Result<Response<SpaceReportResponse>, Status> {
+        let done = self.0.report_space(request.into_inner());
+        response(done.map(|()| SpaceReportResponse {}))
     }
 
     async fn take_over(

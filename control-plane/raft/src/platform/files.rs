@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{DiskFile, Files};
@@ -55,6 +55,10 @@ impl Files for RealFiles {
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+
+    fn bytes_on_disk(&self, path: &Path) -> io::Result<u64> {
+        Ok(allocated_bytes(&fs::metadata(path)?))
+    }
 }
 
 impl DiskFile for File {
@@ -69,6 +73,13 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         self.sync_all()
     }
+}
+
+/// What a file takes of the disk, room that was reserved for it included.
+pub(super) fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
+    /// Whatever the file system's blocks are.
+    const UNIT_BYTES: u64 = 512;
+    metadata.blocks() * UNIT_BYTES
 }
 
 /// Makes a change of a folder's entries durable.

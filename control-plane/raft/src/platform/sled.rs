@@ -13,7 +13,7 @@ use bytes::Bytes;
 use flotilla_store::planted::{PlantedBug, is_planted};
 use futures::future::{BoxFuture, FutureExt as _};
 
-use super::files::sync_folder;
+use super::files::{allocated_bytes, sync_folder};
 use super::{Change, OpenTreeError, Tree, TreeRange, Trees};
 
 /// Trees of sled.
@@ -39,6 +39,17 @@ impl Trees for SledTrees {
         let file = File::open(folder.join("db"))?;
         sync_folder(folder)?;
         Ok(Arc::new(SledTree { db, file }))
+    }
+
+    fn exists(&self, folder: &Path) -> bool {
+        folder.exists()
+    }
+
+    fn remove(&self, folder: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => folder.parent().map_or(Ok(()), sync_folder),
+        }
     }
 }
 
@@ -78,6 +89,10 @@ impl Tree for SledTree {
 
     fn is_empty(&self) -> bool {
         self.db.is_empty()
+    }
+
+    fn bytes_on_disk(&self) -> io::Result<u64> {
+        Ok(allocated_bytes(&self.file.metadata()?))
     }
 
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, io::Result<()>> {

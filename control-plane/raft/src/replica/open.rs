@@ -1,7 +1,7 @@
 //! Recovers a replica from its folder and starts its tasks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use flotilla_store::State;
 use openraft::{Config, SnapshotPolicy};
@@ -15,10 +15,12 @@ use crate::consensus::Raft;
 use crate::leadership::{self, Leadership};
 use crate::members::Members;
 use crate::network::{Cluster, Peers};
-use crate::options::{Limits, Options};
+use crate::options::Options;
 use crate::proposer::Proposer;
 use crate::reader::Reader;
+use crate::retention::Keeper;
 use crate::shared::Shared;
+use crate::space::{Measuring, Space};
 use crate::storage::{self, LogStore, Machine, OpenError, Saved, SnapshotFolder};
 
 /// What the folder held.
@@ -52,12 +54,14 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         options.platform.clone(),
     );
     let raft = start_raft(&options, &peers, &recovered.log, machine).await?;
-    tracker.spawn(save_by_bytes(
-        raft.clone(),
-        Arc::clone(&shared),
+    let keeper = Keeper {
+        raft: raft.clone(),
+        shared: Arc::clone(&shared),
+        log: recovered.log.clone(),
         unsaved_bytes,
-        options.limits,
-    ));
+        limits: options.limits,
+    };
+    tracker.spawn(keeper.run());
     Ok(start_tasks(
         options,
         raft,
@@ -94,7 +98,26 @@ fn start_tasks(
         peers: peers.clone(),
         leadership: leadership.clone(),
     };
-    let (proposer, gather) = Proposer::new(cluster.clone(), timing.patience, closed.clone());
+    let space = Arc::new(Space::new(options.name.clone(), options.limits.quota_bytes));
+    let measuring = Measuring {
+        id,
+        space: Arc::clone(&space),
+        platform: options.platform.clone(),
+        log: log.clone(),
+        snapshots: Arc::clone(&snapshots),
+        raft: raft.clone(),
+        shared: Arc::clone(&shared),
+        peers: peers.clone(),
+        leadership: leadership.clone(),
+        closed: closed.clone(),
+    };
+    tracker.spawn(measuring.run());
+    let (proposer, gather) = Proposer::new(
+        cluster.clone(),
+        Arc::clone(&shared),
+        Arc::clone(&space),
+        timing.patience,
+    );
     tracker.spawn(gather);
     let (reader, rounds) = Reader::new(cluster, timing.patience, Arc::clone(&shared));
     tracker.spawn(rounds);
@@ -113,6 +136,7 @@ fn start_tasks(
         leadership,
         tracker,
         snapshots,
+        space,
         admitted: watch::Sender::new(false),
         shared,
         log,
@@ -169,23 +193,4 @@ async fn start_raft(
     // The answer comes after openraft's first report of its state, on which the rest builds.
     raft.is_initialized().await.map_err(|error| consensus(&error))?;
     Ok(raft)
-}
-
-/// Takes a snapshot when many bytes were applied since the last; openraft itself counts only entries.
-async fn save_by_bytes(raft: Raft, shared: Arc<Shared>, unsaved_bytes: Arc<AtomicU64>, limits: Limits) {
-    let mut applied = shared.applied();
-    loop {
-        tokio::select! {
-            biased;
-            // Both arms only wake the loop.
-            () = shared.closed.cancelled() => return,
-            changed = applied.changed() => if changed.is_err() { return },
-        }
-        if unsaved_bytes.load(Ordering::Relaxed) >= limits.snapshot_bytes {
-            unsaved_bytes.store(0, Ordering::Relaxed);
-            if raft.trigger().snapshot().await.is_err() {
-                return;
-            }
-        }
-    }
 }

@@ -4,16 +4,20 @@
 //! a power cut. After a failed write or sync nothing is acknowledged any more: what a disk kept of a failed
 //! sync is unknown, and a second sync that succeeds proves nothing.
 
+mod generations;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use flotilla_report::report;
 use flotilla_store::planted::{PlantedBug, is_planted};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::generations::Generation;
 use crate::platform::{Change, Join, OpenTreeError, Platform, Tree};
 
 /// Called when a write is durable, or surely is not known to be.
@@ -24,24 +28,38 @@ enum Command {
     Write(Vec<Change>, Done),
     /// Keys that nobody reads any more; removed bit by bit.
     Forget(Vec<Bytes>),
+    /// What lies at or behind this key goes on in a fresh tree; what lies before is not wanted any more.
+    Rewrite(Bytes),
     Stop,
 }
 
+/// The tree that readers read; none when the replica has been shut down.
+type Current = Arc<Mutex<Option<Arc<dyn Tree>>>>;
+
 /// Handle of the writing task.
 pub(super) struct Disk {
-    tree: Mutex<Option<Arc<dyn Tree>>>,
+    tree: Current,
     /// Unbounded, because its writers wait for their answers: openraft has a few writes on their way.
     commands: UnboundedSender<Command>,
     writer: Mutex<Option<Join>>,
 }
 
 impl Disk {
-    /// Opens the tree in a folder and starts its task. Blocks.
-    pub(super) fn open(platform: &Platform, folder: &Path, cache_bytes: u64) -> Result<Disk, OpenTreeError> {
-        let tree = platform.trees.open(folder, cache_bytes)?;
+    /// Opens the tree in a replica's folder and starts its task. Blocks.
+    pub(super) fn open(
+        platform: &Platform,
+        data_dir: &Path,
+        cache_bytes: u64,
+    ) -> Result<Disk, OpenTreeError> {
+        let generation = Generation::open(platform, data_dir, cache_bytes)?;
+        let tree: Current = Arc::new(Mutex::new(Some(Arc::clone(&generation.tree))));
         let (commands, receiver) = unbounded_channel();
         let writer = Writer {
-            tree: Arc::clone(&tree),
+            platform: platform.clone(),
+            generation,
+            current: Arc::clone(&tree),
+            retired: None,
+            rewrite_from: None,
             doomed: VecDeque::new(),
             failed: None,
         };
@@ -49,7 +67,7 @@ impl Disk {
             .threads
             .start("raft-disk", writer.run(receiver).boxed())?;
         Ok(Disk {
-            tree: Mutex::new(Some(tree)),
+            tree,
             commands,
             writer: Mutex::new(Some(writer)),
         })
@@ -77,6 +95,21 @@ impl Disk {
         let _ = self.commands.send(Command::Forget(keys));
     }
 
+    /// Lets what lives, `live_bytes` from the key `first` on, go on in a fresh tree if this one is much larger than that
+    /// and what is allowed beside it.
+    pub(super) fn shrink(&self, first: Bytes, live_bytes: u64, allowed_bytes: u64) {
+        let disk_bytes = self.bytes_on_disk().unwrap_or_default();
+        if generations::worth_rewriting(live_bytes, disk_bytes, allowed_bytes) {
+            // A task that has stopped rewrites nothing.
+            let _ = self.commands.send(Command::Rewrite(first));
+        }
+    }
+
+    /// What the tree takes of the disk.
+    pub(super) fn bytes_on_disk(&self) -> io::Result<u64> {
+        self.tree()?.bytes_on_disk()
+    }
+
     /// Finishes what is queued and lets go of the files. Blocks.
     pub(super) fn close(&self) {
         let _ = self.commands.send(Command::Stop);
@@ -96,7 +129,12 @@ impl Drop for Disk {
 }
 
 struct Writer {
-    tree: Arc<dyn Tree>,
+    platform: Platform,
+    generation: Generation,
+    current: Current,
+    /// The tree before this one, while somebody still reads it.
+    retired: Option<Generation>,
+    rewrite_from: Option<Bytes>,
     doomed: VecDeque<Bytes>,
     failed: Option<Arc<str>>,
 }
@@ -135,6 +173,7 @@ impl Writer {
             if round.last {
                 return;
             }
+            self.rewrite().await;
         }
     }
 
@@ -159,6 +198,7 @@ impl Writer {
                 round.waiting.push(done);
             }
             Command::Forget(keys) => self.doomed.extend(keys),
+            Command::Rewrite(first) => self.rewrite_from = Some(first),
             Command::Stop => round.last = true,
         }
     }
@@ -185,10 +225,36 @@ impl Writer {
     }
 
     async fn try_commit(&self, changes: Vec<Change>, sync: bool) -> io::Result<()> {
-        self.tree.apply(changes).await?;
+        self.generation.tree.apply(changes).await?;
         if sync {
-            self.tree.sync().await?;
+            self.generation.tree.sync().await?;
         }
         Ok(())
+    }
+
+    /// Goes on in a fresh tree, when that was asked for. Writers wait meanwhile: there are some megabytes to copy. A
+    /// copy that fails is given up, and nothing has changed.
+    async fn rewrite(&mut self) {
+        self.retired = self.retired.take().and_then(|old| old.remove(&self.platform));
+        let Some(first) = self.rewrite_from.take() else {
+            return;
+        };
+        if self.failed.is_some() || self.retired.is_some() {
+            return;
+        }
+        match self.generation.copied(&self.platform, &first).await {
+            Ok(fresh) => {
+                let tree = Arc::clone(&fresh.tree);
+                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(tree);
+                self.retired = Some(std::mem::replace(&mut self.generation, fresh));
+                self.doomed.retain(|key| *key >= first);
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = report(&error),
+                    "the log could not be copied into a smaller file"
+                );
+            }
+        }
     }
 }

@@ -32,6 +32,8 @@ const IDENTITY_KEY: &[u8] = b"m:identity";
 
 /// Bytes of entries that go to a follower in one message, unless a single one is larger.
 const READ_BYTES_MAX: usize = 512 << 10;
+/// What the log may take of the disk beyond what it needs; copying it for less would stop writers too often.
+const WASTE_BYTES_MAX: u64 = 24 << 20;
 
 /// The log. Clones are handles of the same one.
 #[derive(Clone)]
@@ -79,9 +81,8 @@ impl LogStore {
         identity: u64,
         cache_bytes: u64,
     ) -> Result<(LogStore, bool), OpenError> {
-        let path = folder.join("log");
-        let disk = Disk::open(&platform, &path, cache_bytes).map_err(|error| match error {
-            OpenTreeError::Io(source) => OpenError::folder(&path)(source),
+        let disk = Disk::open(&platform, folder, cache_bytes).map_err(|error| match error {
+            OpenTreeError::Io(source) => OpenError::folder(folder)(source),
             OpenTreeError::Damaged(damage) => OpenError::damaged(folder, damage),
         })?;
         let recovered = recover::recover(&disk, folder, identity)?;
@@ -117,6 +118,29 @@ impl LogStore {
     /// What is known to be committed; may lag.
     pub(crate) fn committed(&self) -> Option<LogId> {
         self.index().committed
+    }
+
+    /// The newest entry that may be purged so that about `bytes` of the log are kept.
+    pub(crate) fn before_last(&self, bytes: u64) -> Option<u64> {
+        self.index().tail.before_last(bytes)
+    }
+
+    /// Gives space back to the disk if the log takes much more of it than it needs and `allowed_bytes`.
+    pub(crate) fn shrink(&self, allowed_bytes: u64) {
+        let (first, live_bytes) = {
+            let index = self.index();
+            (
+                index.purged.map_or(0, |purged| purged.index + 1),
+                index.tail.bytes(),
+            )
+        };
+        let first = Bytes::copy_from_slice(&record::chunk_key(first, 0));
+        self.disk.shrink(first, live_bytes, allowed_bytes);
+    }
+
+    /// What the log takes of the disk.
+    pub(crate) fn bytes_on_disk(&self) -> io::Result<u64> {
+        self.disk.bytes_on_disk()
     }
 
     /// Finishes what is queued and lets go of the files. Blocks.
@@ -321,6 +345,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             index.tail.purge(upto.index)
         };
         self.disk.forget(keys);
+        self.shrink(WASTE_BYTES_MAX);
         Ok(())
     }
 }

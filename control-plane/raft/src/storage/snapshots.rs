@@ -161,6 +161,15 @@ impl SnapshotFolder {
         Ok(Some((meta, SnapshotFile { file, content: None })))
     }
 
+    /// What the snapshots take of the disk, without those that are on their way.
+    pub(crate) fn bytes_on_disk(&self) -> io::Result<u64> {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.files.list(&self.path)?.into_iter();
+        kept.filter(|path| path.to_string_lossy().ends_with(SUFFIX))
+            .map(|path| self.files.bytes_on_disk(&path))
+            .sum()
+    }
+
     fn newest_path(&self) -> io::Result<Option<PathBuf>> {
         let mut newest = None;
         for path in self.files.list(&self.path)? {

@@ -28,6 +28,14 @@ impl Trees for Failing {
         let (tree, fails) = (SledTrees.open(folder, cache_bytes)?, Arc::clone(&self.0));
         Ok(Arc::new(FailingTree { tree, fails }))
     }
+
+    fn exists(&self, folder: &Path) -> bool {
+        SledTrees.exists(folder)
+    }
+
+    fn remove(&self, folder: &Path) -> io::Result<()> {
+        SledTrees.remove(folder)
+    }
 }
 
 impl Tree for FailingTree {
@@ -41,6 +49,10 @@ impl Tree for FailingTree {
 
     fn is_empty(&self) -> bool {
         self.tree.is_empty()
+    }
+
+    fn bytes_on_disk(&self) -> io::Result<u64> {
+        self.tree.bytes_on_disk()
     }
 
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, io::Result<()>> {

@@ -81,6 +81,14 @@ impl Trees for GatedTrees {
         let tree = SledTrees.open(folder, cache_bytes)?;
         Ok(Arc::new(GatedTree(self.0.clone(), tree)))
     }
+
+    fn exists(&self, folder: &Path) -> bool {
+        SledTrees.exists(folder)
+    }
+
+    fn remove(&self, folder: &Path) -> io::Result<()> {
+        SledTrees.remove(folder)
+    }
 }
 
 impl Tree for GatedTree {
@@ -94,6 +102,10 @@ impl Tree for GatedTree {
 
     fn is_empty(&self) -> bool {
         self.1.is_empty()
+    }
+
+    fn bytes_on_disk(&self) -> io::Result<u64> {
+        self.1.bytes_on_disk()
     }
 
     fn apply(&self, changes: Vec<Change>) -> BoxFuture<'_, io::Result<()>> {
@@ -162,16 +174,18 @@ async fn a_follower_behind_a_stuck_link_holds_up_nobody() {
 async fn a_follower_with_a_stuck_disk_holds_up_nobody() {
     let cluster = Cluster::new();
     let gate = Gate::open();
-    let nodes = cluster_of_three(&cluster, async |own| {
-        let options = cluster.options(3, own);
-        let platform = Platform {
-            trees: Arc::new(GatedTrees(gate.clone())),
-            ..options.platform
-        };
-        Options { platform, ..options }
-    })
-    .await;
+    let nodes = cluster_of_three(&cluster, async |own| with_gated_disk(&cluster, &gate, own)).await;
     writes_go_on_without_the_third(&nodes, &gate).await;
+}
+
+/// Options of the third replica, with a disk behind a gate.
+fn with_gated_disk(cluster: &Cluster, gate: &Gate, address: &str) -> Options {
+    let options = cluster.options(3, address);
+    let platform = Platform {
+        trees: Arc::new(GatedTrees(gate.clone())),
+        ..options.platform
+    };
+    Options { platform, ..options }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

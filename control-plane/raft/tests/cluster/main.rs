@@ -8,6 +8,7 @@
 mod disks;
 mod harness;
 mod load;
+mod space;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

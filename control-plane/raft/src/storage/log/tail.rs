@@ -39,6 +39,21 @@ impl Tail {
         (first, first + self.slots.len() as u64)
     }
 
+    /// What the entries take, roughly.
+    pub(super) fn bytes(&self) -> u64 {
+        self.slots.iter().map(Slot::bytes).sum()
+    }
+
+    /// Index of the newest entry behind which there are at least `bytes`.
+    pub(super) fn before_last(&self, bytes: u64) -> Option<u64> {
+        let mut kept = 0;
+        let first_kept = self.slots.iter().rev().find(|slot| {
+            kept += slot.bytes();
+            kept >= bytes
+        });
+        first_kept.and_then(|slot| slot.log_id.index.checked_sub(1))
+    }
+
     /// Adds an entry. It follows the last one, or starts the log.
     pub(super) fn push(&mut self, entry: Entry, chunks: usize) {
         debug_assert!(
@@ -105,6 +120,10 @@ impl Tail {
 }
 
 impl Slot {
+    fn bytes(&self) -> u64 {
+        u64::from(self.chunks) * record::CHUNK_BYTES as u64
+    }
+
     fn keys(&self) -> impl Iterator<Item = Bytes> {
         let index = self.log_id.index;
         (0..self.chunks).map(move |chunk| Bytes::copy_from_slice(&record::chunk_key(index, chunk)))
@@ -160,5 +179,16 @@ mod tests {
         assert_eq!(tail.purge(100).len(), 2);
         assert_eq!(tail.last(), None);
         assert_eq!(tail.cached_bytes, 0);
+    }
+
+    #[test]
+    fn so_much_of_the_end_is_kept_as_is_wanted() {
+        let tail = tail(5..10);
+        let entry_bytes = 2 * record::CHUNK_BYTES as u64;
+        assert_eq!(tail.bytes(), 5 * entry_bytes);
+        assert_eq!(tail.before_last(1), Some(8));
+        assert_eq!(tail.before_last(2 * entry_bytes), Some(7));
+        assert_eq!(tail.before_last(2 * entry_bytes + 1), Some(6));
+        assert_eq!(tail.before_last(100 * entry_bytes), None);
     }
 }
