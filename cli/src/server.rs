@@ -37,7 +37,7 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     toleration_seconds: i64,
     /// What the store's data may take of the disk. Over it only deletions and what makes nothing larger are accepted; the
-    /// same on every server, and at most a third of the disk: a snapshot is written beside the last one. 0: no limit.
+    /// same on every server, and at most half of the disk: a snapshot is written beside the last one. 0: no limit.
     #[arg(long, value_name = "SIZE", default_value = "2Gi", value_parser = bytes)]
     store_quota: u64,
     /// Requests that read and are answered at once; more are refused with 429 until others are done.

@@ -1,6 +1,6 @@
 //! The one port: TLS, then HTTP/1.1 or HTTP/2, then gRPC or the REST API by content type.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use flotilla_apiserver::{ApiServer, Peer, User};
@@ -13,7 +13,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -25,6 +27,9 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection whose other end does not answer pings goes after these two together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that takes nothing of what is sent to it in this time is dropped: HTTP/1 has no pings that would tell. A watcher
+/// that is only slow stays, and is told once it has fallen behind; a log that somebody reads page by page waits as long.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// After a failure to accept (mostly: no descriptors left), a pause lets connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests of one connection at once; a Kubernetes client holds many watches on one.
@@ -77,7 +82,7 @@ async fn connection(
 ) {
     // Without it small answers wait for acknowledgements; a socket that refuses is as good as closed.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(impatient(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%remote, error = report(&error), "a TLS handshake failed"),
         Err(_) => return tracing::debug!(%remote, "a TLS handshake took too long"),
@@ -110,6 +115,13 @@ async fn connection(
     }
 }
 
+/// A stream whose writes fail when the other end takes nothing for long.
+fn impatient<S: AsyncRead + AsyncWrite>(stream: S) -> Pin<Box<TimeoutStream<S>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    Box::pin(stream)
+}
+
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -137,7 +149,7 @@ struct Caller {
     remote: SocketAddr,
 }
 
-fn identity_of(stream: &TlsStream<TcpStream>) -> Option<PeerIdentity> {
+fn identity_of<S>(stream: &TlsStream<S>) -> Option<PeerIdentity> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     PeerIdentity::of(certificate).ok()
 }
@@ -203,7 +215,20 @@ fn grpc_refusal(message: &'static str) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_dropped() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut ours = impatient(ours);
+        ours.write_all(&[0; 64]).await.unwrap();
+        let mut taken = [0; 64];
+        theirs.read_exact(&mut taken).await.unwrap();
+        let stuck = ours.write_all(&[0; 65]).await.unwrap_err();
+        assert_eq!(stuck.kind(), std::io::ErrorKind::TimedOut);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_asks_nothing_is_dropped() {
