@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::LocalError;
-use crate::error::At;
+use crate::error::{At, unless_taken_away};
 
 /// How long killed processes and their cgroups may take to go.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -49,26 +49,30 @@ impl Cgroup {
     pub(crate) fn create(&self) -> Result<(), LocalError> {
         let hierarchies = hierarchies()?;
         let only_v2 = hierarchies.iter().all(|hierarchy| hierarchy.v2);
-        for hierarchy in hierarchies {
-            let mut folder = hierarchy.mount_point.clone();
-            for part in self.path.split('/').filter(|part| !part.is_empty()) {
-                if only_v2 {
-                    enable_controllers(&folder);
+        hierarchies
+            .iter()
+            .try_for_each(|hierarchy| unless_taken_away(|| self.create_in(hierarchy, only_v2)))
+    }
+
+    fn create_in(&self, hierarchy: &Hierarchy, only_v2: bool) -> Result<(), LocalError> {
+        let mut folder = hierarchy.mount_point.clone();
+        for part in self.path.split('/').filter(|part| !part.is_empty()) {
+            if only_v2 {
+                enable_controllers(&folder);
+            }
+            folder.push(part);
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).at("create", &folder);
                 }
-                folder.push(part);
-                match fs::create_dir(&folder) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                        return Err(error).at("create", &folder);
-                    }
-                    _ => {}
-                }
-                if hierarchy
-                    .controllers
-                    .iter()
-                    .any(|controller| controller == "cpuset")
-                {
-                    inherit_cpus(&folder)?;
-                }
+                _ => {}
+            }
+            if hierarchy
+                .controllers
+                .iter()
+                .any(|controller| controller == "cpuset")
+            {
+                inherit_cpus(&folder)?;
             }
         }
         Ok(())
@@ -348,6 +352,23 @@ mod tests {
             ]
         );
         assert_eq!(found[0].controllers, ["rw", "cpu", "cpuacct"]);
+    }
+
+    #[test]
+    fn one_cluster_may_start_while_another_goes() {
+        let parent = format!("/flotilla-local-test-{}", std::process::id());
+        thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let cgroup = Cgroup::new(&parent).child(name);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        cgroup.create().unwrap();
+                        cgroup.remove().unwrap();
+                        cgroup.remove_empty_parent().unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -122,3 +122,17 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
         })
     }
 }
+
+/// So often another cluster may be in the way: each time it has to go in the very moment.
+const ATTEMPTS_MAX: u32 = 1000;
+
+/// Begins anew while what all clusters share is taken away half-way by the last one that goes.
+pub(crate) fn unless_taken_away<T>(mut work: impl FnMut() -> Result<T, LocalError>) -> Result<T, LocalError> {
+    for _ in 1..ATTEMPTS_MAX {
+        match work() {
+            Err(LocalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    work()
+}

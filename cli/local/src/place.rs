@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::LocalError;
 use crate::cgroup::Cgroup;
-use crate::error::At;
+use crate::error::{At, unless_taken_away};
 
 /// Where clusters are kept unless told otherwise.
 const DIR: &str = "/var/lib/flotilla/local";
@@ -108,15 +108,14 @@ impl Place {
 
     /// One command at a time changes a cluster. The lock's file goes with the cluster.
     pub(crate) fn lock(&self) -> Result<Lock, LocalError> {
-        fs::create_dir_all(RUN).at("create", Path::new(RUN))?;
         let path = Path::new(RUN).join(format!("{}.lock", self.name));
+        let open = || {
+            fs::create_dir_all(RUN).at("create", Path::new(RUN))?;
+            let file = File::options().create(true).append(true).open(&path);
+            file.at("open", &path)
+        };
         loop {
-            let file = File::options()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .at("open", &path)?;
-            let lock = Flock::lock(file, FlockArg::LockExclusive)
+            let lock = Flock::lock(unless_taken_away(open)?, FlockArg::LockExclusive)
                 .map_err(|(_, error)| error)
                 .at("lock", &path)?;
             // The one who had it before may have removed the file; then another one may have made it anew.
@@ -176,6 +175,20 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn clusters_come_and_go_without_minding_each_other() {
+        std::thread::scope(|scope| {
+            for name in ["a", "b"] {
+                let place = Place::new(&format!("lock-{name}-{}", std::process::id()), None).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        place.lock().unwrap().remove().unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Gets a cluster's CA from a server that is not trusted yet, and checks it against the pin of a join token.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -12,7 +12,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::{SERVER_NAME, tls::provider};
@@ -40,15 +40,32 @@ pub enum FetchCaError {
     },
 }
 
+/// A server that is there answers within this time. One that is frozen, or behind a filter, never does.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// Connects to `address` (`host:port`) and returns the CA in PEM, if its SHA-256 is `pin` and it signed the
 /// server's certificate.
 pub async fn fetch_ca(address: &str, pin: [u8; 32]) -> Result<String, FetchCaError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|source| FetchCaError::Connect {
-            address: address.to_owned(),
-            source,
-        })?;
+    let fetched = timeout(ANSWER_LIMIT, fetch(address, pin)).await;
+    let fetched = fetched.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    fetched.map_err(|source| {
+        let address = address.to_owned();
+        if is_refusal(&source) {
+            FetchCaError::Pin { address, source }
+        } else {
+            FetchCaError::Connect { address, source }
+        }
+    })
+}
+
+/// What TLS itself finds wrong is wrong for good; all else, such as a connection that breaks while the server
+/// starts or stops, is not.
+fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Error>())
+}
+
+async fn fetch(address: &str, pin: [u8; 32]) -> io::Result<String> {
+    let stream = TcpStream::connect(address).await?;
     let verifier = PinnedCa {
         pin,
         provider: provider(),
@@ -60,23 +77,14 @@ pub async fn fetch_ca(address: &str, pin: [u8; 32]) -> Result<String, FetchCaErr
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     let name = ServerName::try_from(SERVER_NAME).expect("the constant is a DNS name");
-    let wrap = |source| FetchCaError::Pin {
-        address: address.to_owned(),
-        source,
-    };
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(wrap)?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let ca = chain.iter().find(|certificate| fingerprint(certificate) == pin);
-    let ca = ca.ok_or_else(|| {
-        wrap(io::Error::other(
-            "no certificate of the chain has the pinned hash",
-        ))
-    })?;
+    let ca = ca.ok_or_else(|| io::Error::other(Error::General(NOT_PINNED.to_owned())))?;
     Ok(pem(ca))
 }
+
+const NOT_PINNED: &str = "no certificate of the chain has the pinned hash";
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate).into()
@@ -115,7 +123,7 @@ impl ServerCertVerifier for PinnedCa {
         let ca = intermediates
             .iter()
             .find(|certificate| fingerprint(certificate) == self.pin)
-            .ok_or_else(|| Error::General("no certificate of the chain has the pinned hash".into()))?;
+            .ok_or_else(|| Error::General(NOT_PINNED.to_owned()))?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
@@ -199,6 +207,26 @@ mod tests {
             ca.certificate_pem().replace(['\r', '\n'], "")
         );
         ClientTls::anonymous(&fetched).unwrap();
+    }
+
+    /// It may be the right one, which is just starting or stopping.
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_no_other_cluster() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let hang_up = async { drop(listener.accept().await.unwrap()) };
+        let (fetched, ()) = tokio::join!(fetch_ca(&address, [0; 32]), hang_up);
+        assert!(matches!(fetched.unwrap_err(), FetchCaError::Connect { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let error = fetch_ca(&address, [0; 32]).await.unwrap_err();
+        assert!(
+            matches!(error, FetchCaError::Connect { source, .. } if source.kind() == io::ErrorKind::TimedOut)
+        );
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use flotilla_proto::node::nodes_client::NodesClient;
 use flotilla_proto::node::{JoinRequest, RenewRequest, Role};
 use flotilla_report::report;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -26,6 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// A server that does not answer within this time is passed over.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// An attempt to join that takes longer, for whatever reason, is begun anew: it has three steps.
+const JOIN_LIMIT: Duration = Duration::from_secs(15);
 
 /// Why a node has no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,9 @@ pub enum JoinError {
     /// The server is not the token's.
     #[error("cannot verify the cluster")]
     Ca(#[from] FetchCaError),
+    /// The server was asked and has not answered.
+    #[error("the server does not answer")]
+    Silent,
     /// The server refuses the node.
     #[error("the cluster refuses this node: {}", .0.message())]
     Refused(Box<tonic::Status>),
@@ -76,7 +82,8 @@ pub(crate) async fn obtain(
     loop {
         let servers = directory.servers().borrow().clone();
         for address in &servers {
-            match join(address, &token, node_name, directory).await {
+            let joined = timeout(JOIN_LIMIT, join(address, &token, node_name, directory)).await;
+            match joined.unwrap_or(Err(JoinError::Silent)) {
                 Ok(identity) => {
                     std::fs::create_dir_all(folder).map_err(|source| IdentityError::Write {
                         path: folder.to_owned(),
@@ -113,7 +120,7 @@ fn is_final(error: &JoinError) -> bool {
             )
         }
         JoinError::Ca(FetchCaError::Pin { .. }) => true,
-        JoinError::Ca(_) => false,
+        JoinError::Ca(_) | JoinError::Silent => false,
         _ => true,
     }
 }
