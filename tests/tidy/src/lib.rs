@@ -14,11 +14,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// The lines before the tests that close the file.
+    /// The lines that are there without tests: all but the items that `#[cfg(test)]` marks at the margin.
     pub fn code(&self) -> impl Iterator<Item = &str> {
-        self.text
-            .lines()
-            .take_while(|line| !line.starts_with("#[cfg(test)]"))
+        let mut at = Place::Code;
+        self.text.lines().filter(move |line| {
+            let was = at;
+            at = at.after(line);
+            was == Place::Code && at == Place::Code
+        })
     }
 
     /// Whether the whole file is test code. What tests run in containers (`tests/support`) is not.
@@ -27,6 +30,32 @@ impl Source {
             .components()
             .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "benches")
             || self.path.ends_with("tests.rs")
+    }
+}
+
+/// Where a line is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Code,
+    /// After the mark, before the item or among its attributes.
+    Marked,
+    /// In an item of several lines that ends with a brace at the margin.
+    Item,
+    /// In the module that closes the file. What its strings hold may look like anything.
+    Tests,
+}
+
+impl Place {
+    /// Where the line is when the one before it was here; the last line of a marked item still counts to it.
+    fn after(self, line: &str) -> Self {
+        match self {
+            Place::Code if line.starts_with("#[cfg(test)]") => Place::Marked,
+            Place::Marked if line.ends_with(';') => Place::Code,
+            Place::Marked if line.starts_with("mod ") && line.ends_with('{') => Place::Tests,
+            Place::Marked if line.ends_with('{') => Place::Item,
+            Place::Item if line == "}" => Place::Code,
+            same => same,
+        }
     }
 }
 
@@ -63,5 +92,22 @@ fn collect(folder: &Path, endings: &[&str], found: &mut Vec<Source>) {
                 .to_owned();
             found.push(Source { path, text });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_what_is_there_without_tests() {
+        let text = "mod a;\n#[cfg(test)]\nmod fake;\nfn b() {\n}\n#[cfg(test)]\nfn c() {\n    d;\n}\nfn e() {}\n\
+                    #[cfg(test)]\n#[other(f)]\nmod tests {\n}\n}\n";
+        let source = Source {
+            path: PathBuf::from("a.rs"),
+            text: text.to_owned(),
+        };
+        let code: Vec<&str> = source.code().collect();
+        assert_eq!(code, ["mod a;", "fn b() {", "}", "fn e() {}"]);
     }
 }
