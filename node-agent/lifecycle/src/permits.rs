@@ -1,6 +1,6 @@
 //! What a node lets its pods have: how many processes, and which kernel parameters.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Sysctl};
 
 use crate::admission::Rejection;
 
@@ -31,21 +31,29 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// Refuses a pod that sets what it may not.
+    /// Refuses a pod that sets what it may not, or what is not its own because it shares the node's.
     pub(crate) fn check(&self, pod: &Pod) -> Result<(), Rejection> {
-        let context = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let Some(spec) = &pod.spec else { return Ok(()) };
+        let context = spec.security_context.as_ref();
         let wanted = context.and_then(|context| context.sysctls.as_deref());
-        let is_refused = |name: &&str| !self.allows(name);
-        let mut names = wanted.unwrap_or_default().iter().map(|sysctl| &*sysctl.name);
-        match names.find(is_refused) {
-            None => Ok(()),
-            Some(name) => Err(Rejection::new(
-                "SysctlForbidden".to_owned(),
-                &format!(
-                    "forbidden sysctl: {name:?} not allowlisted (--allowed-unsafe-sysctls of this node's agent allows it)"
-                ),
-            )),
+        for Sysctl { name, .. } in wanted.unwrap_or_default() {
+            let shared = match Namespace::of(name) {
+                Some(Namespace::Net) if spec.host_network == Some(true) => Some("net"),
+                Some(Namespace::Ipc) if spec.host_ipc == Some(true) => Some("ipc"),
+                _ => None,
+            };
+            if let Some(shared) = shared {
+                return Err(forbidden(&format!(
+                    "{name:?} not allowed with host {shared} enabled"
+                )));
+            }
+            if !self.allows(name) {
+                return Err(forbidden(&format!(
+                    "{name:?} not allowlisted (--allowed-unsafe-sysctls of this node's agent allows it)"
+                )));
+            }
         }
+        Ok(())
     }
 
     fn allows(&self, name: &str) -> bool {
@@ -59,13 +67,43 @@ impl Permits {
     }
 }
 
+/// Whose a parameter is.
+enum Namespace {
+    Net,
+    Ipc,
+}
+
+impl Namespace {
+    /// Others are the node's alone.
+    fn of(name: &str) -> Option<Self> {
+        let name = name.replace('/', ".");
+        let is_ipc = name == "kernel.sem"
+            || ["kernel.shm", "kernel.msg", "fs.mqueue."]
+                .iter()
+                .any(|beginning| name.starts_with(beginning));
+        match name.starts_with("net.") {
+            true => Some(Namespace::Net),
+            false => is_ipc.then_some(Namespace::Ipc),
+        }
+    }
+}
+
+fn forbidden(why: &str) -> Rejection {
+    Rejection::new("SysctlForbidden".to_owned(), &format!("forbidden sysctl: {why}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(name: &str, allowed: &[&str]) -> String {
+        check_sharing(name, allowed, "hostPID")
+    }
+
+    fn check_sharing(name: &str, allowed: &[&str], shared: &str) -> String {
         let pod = serde_json::json!({"spec": {
             "containers": [],
+            shared: true,
             "securityContext": {"sysctls": [{"name": name, "value": "1"}]}
         }});
         let permits = Permits {
@@ -90,5 +128,24 @@ mod tests {
         assert_eq!(check("kernel.msgmax", &["kernel.msg*"]), "taken");
         assert_eq!(check("net.core.somaxconn", &["net.core.somaxconn"]), "taken");
         assert!(check("net.core.somaxconns", &["net.core.somaxconn"]).starts_with("SysctlForbidden"));
+    }
+
+    #[test]
+    fn parameters_of_what_is_shared_with_the_node_are_not_the_pods_to_set() {
+        assert_eq!(
+            check_sharing("net.ipv4.tcp_syncookies", &[], "hostNetwork"),
+            "SysctlForbidden: Pod was rejected: forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host \
+             net enabled"
+        );
+        assert_eq!(
+            check_sharing("kernel/shm_rmid_forced", &[], "hostIPC"),
+            "SysctlForbidden: Pod was rejected: forbidden sysctl: \"kernel/shm_rmid_forced\" not allowed with host \
+             ipc enabled"
+        );
+        assert_eq!(
+            check_sharing("kernel.shm_rmid_forced", &[], "hostNetwork"),
+            "taken"
+        );
+        assert_eq!(check_sharing("net.ipv4.tcp_syncookies", &[], "hostIPC"), "taken");
     }
 }
