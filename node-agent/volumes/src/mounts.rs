@@ -107,9 +107,17 @@ fn mount(
         Some("HostToContainer") => Propagation::HostToContainer,
         Some(_) => return Err(unsupported(container, "mountPropagation Bidirectional")),
     };
+    let destination = destination(wanted)?;
+    if destination == Path::new("/dev") {
+        // The runtime makes the container's devices there, and would make them in the volume.
+        return Err(unsupported(
+            container,
+            "a volume at /dev (mount what is needed of it below /dev)",
+        ));
+    }
     Ok(Mount {
         source,
-        destination: destination(wanted)?,
+        destination,
         read_only,
         recursive_read_only: recursive,
         sub_path: sub_path(wanted, env)?,
@@ -283,6 +291,18 @@ mod tests {
         check(
             r#"{"name":"v","mountPath":"/d/../../x"}"#,
             &expect![[r#"volumeMount "v": mountPath "/d/../../x" must be absolute and without "..""#]],
+        );
+        for dev in ["/dev", "dev/", "/./dev"] {
+            check(
+                &format!(r#"{{"name":"v","mountPath":"{dev}"}}"#),
+                &expect![[
+                    r#"container "c": a volume at /dev (mount what is needed of it below /dev) is not supported by this node"#
+                ]],
+            );
+        }
+        check(
+            r#"{"name":"v","mountPath":"/dev/net"}"#,
+            &expect!["/n/v on /dev/net rw"],
         );
         check(
             r#"{"name":"v","mountPath":"/d","mountPropagation":"Bidirectional"}"#,
