@@ -57,8 +57,9 @@ pub(crate) const HAIRPINS: &str = "hairpins";
 /// Destinations without backends → what becomes of packets to them.
 pub(crate) const REFUSED: &str = "refused";
 
-pub(crate) const REJECT: &str = "reject";
-pub(crate) const DROP: &str = "drop";
+// Not "reject" and "drop": the nft program takes those for verdicts and cannot read its own output back.
+pub(crate) const REJECT: &str = "rejecting";
+pub(crate) const DROP: &str = "dropping";
 
 /// What the nft program calls the parts of keys, so that it can print them.
 const ADDRESS: u32 = 7;
