@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use flotilla_network::netns;
 
@@ -102,8 +103,31 @@ fn rules(groups: &[Vec<String>], one_way: bool) -> String {
     script + "  }\n}\n"
 }
 
+/// How often the program may fail without a word, which it was seen to do once in some thousand runs.
+const ATTEMPTS: usize = 3;
+
 fn filter(place: &Place, script: &str) -> Result<(), LocalError> {
     let namespace = switch::namespace(place);
+    let mut output = nft(&namespace, script)?;
+    for _ in 1..ATTEMPTS {
+        if output.status.success() || !output.stderr.is_empty() {
+            break;
+        }
+        // The script is one transaction, so nothing of it was done.
+        output = nft(&namespace, script)?;
+    }
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(LocalError::Filter(format!(
+        "nft ended with {}: {}",
+        output.status,
+        words.trim()
+    )))
+}
+
+fn nft(namespace: &Path, script: &str) -> Result<Output, LocalError> {
     let run = || {
         let mut nft = Command::new("nft")
             .args(["-f", "-"])
@@ -116,14 +140,8 @@ fn filter(place: &Place, script: &str) -> Result<(), LocalError> {
         }
         Ok(nft.wait_with_output())
     };
-    let output = netns::enter(&namespace, run).map_err(|error| LocalError::Filter(error.to_string()))?;
-    let output = output.at("set filters in", &namespace)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(LocalError::Filter(
-        String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    ))
+    let output = netns::enter(namespace, run).map_err(|error| LocalError::Filter(error.to_string()))?;
+    output.at("set filters in", namespace)
 }
 
 #[cfg(test)]
