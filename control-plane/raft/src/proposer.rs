@@ -32,8 +32,11 @@ const QUEUE_MAX: usize = 4096;
 /// Proposals of one log entry, and their bytes: an append must fit well into a heartbeat interval.
 const ENTRY_PROPOSALS_MAX: usize = 512;
 const ENTRY_BYTES_MAX: usize = 256 << 10;
-/// Log entries on their way: one is being written while the other is being replicated.
+/// Log entries on their way. Each costs every server a write, a sync and a message whatever is in it, so what comes
+/// meanwhile waits for the next,
 const IN_FLIGHT_MAX: usize = 3;
+/// unless so many wait that an entry of their own is worth it.
+const WORTH_AN_ENTRY: usize = 128;
 /// Pause before another try when nothing says that the leader has changed.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -264,7 +267,7 @@ async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: Cancell
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
     loop {
-        while in_flight.len() < IN_FLIGHT_MAX
+        while is_time(in_flight.len(), waiting.len())
             && let Some((proposals, answers)) = next_entry(&mut waiting)
         {
             in_flight.push(write_entry(raft.clone(), proposals, answers));
@@ -285,6 +288,11 @@ async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: Cancell
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
         }
     }
+}
+
+/// Whether those who wait get a log entry now.
+fn is_time(in_flight: usize, waiting: usize) -> bool {
+    in_flight == 0 || (in_flight < IN_FLIGHT_MAX && waiting >= WORTH_AN_ENTRY)
 }
 
 type Answers = Vec<oneshot::Sender<Result<Outcome, Refusal>>>;
