@@ -87,7 +87,7 @@ impl Default for Limits {
             history: HistoryLimits::default(),
             history_age: Duration::from_secs(30 * 60),
             snapshot_entries: 10_000,
-            snapshot_bytes_min: 8 << 20,
+            snapshot_bytes_min: 4 << 20,
             snapshot_bytes_max: 64 << 20,
             kept_entries: 200,
             kept_bytes_min: 1 << 20,

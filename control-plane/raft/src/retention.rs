@@ -93,8 +93,8 @@ mod tests {
             let plan = plan(mib << 20, &Limits::default());
             (plan.snapshot_bytes >> 20, plan.kept_bytes >> 20)
         };
-        assert_eq!(plan(0), (8, 1));
-        assert_eq!(plan(10), (8, 1));
+        assert_eq!(plan(0), (4, 1));
+        assert_eq!(plan(10), (5, 1));
         assert_eq!(plan(64), (32, 4));
         assert_eq!(plan(2048), (64, 16));
     }

@@ -33,7 +33,7 @@ const IDENTITY_KEY: &[u8] = b"m:identity";
 /// Bytes of entries that go to a follower in one message, unless a single one is larger.
 const READ_BYTES_MAX: usize = 512 << 10;
 /// What the log may take of the disk beyond what it needs; copying it for less would stop writers too often.
-const WASTE_BYTES_MAX: u64 = 24 << 20;
+const WASTE_BYTES_MAX: u64 = 6 << 20;
 
 /// The log. Clones are handles of the same one.
 #[derive(Clone)]
