@@ -102,11 +102,11 @@ fn an_update_touches_only_what_changed() {
     );
     assert_eq!(
         update(&mut program, "shop/web", tcp("")),
-        "+refused→reject -backend 0=4 -backend 1=2 -backend 2=5 -outside→outside_3"
+        "+refused→rejecting -backend 0=4 -backend 1=2 -backend 2=5 -outside→outside_3"
     );
     assert_eq!(
         update(&mut program, "shop/web", Wanted::default()),
-        "-refused→reject"
+        "-refused→rejecting"
     );
     assert!(program.elements().is_empty() && program.owners.is_empty());
 }
