@@ -31,6 +31,7 @@ mod label;
 mod local;
 mod logs;
 mod manifest;
+mod member;
 mod merge;
 mod output;
 mod patch;
@@ -125,6 +126,8 @@ enum Verb {
     Version(version::Arguments),
     /// Print where the cluster is
     ClusterInfo,
+    /// Show the cluster's servers, or take one out
+    Member(member::Arguments),
     /// Run a whole cluster on this machine
     Local(local::LocalArgs),
     /// Import, list and remove images of this machine's node
@@ -196,6 +199,7 @@ async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
         Verb::Wait(arguments) => wait::run(arguments, global).await,
         Verb::ApiResources(arguments) => api_resources::run(arguments, global).await,
         Verb::Version(arguments) => version::run(arguments, global).await,
+        Verb::Member(arguments) => member::run(arguments, global).await,
         Verb::ClusterInfo => cluster_info::run(global).await,
         Verb::Local(_) | Verb::Image(_) | Verb::Server(_) | Verb::Agent(_) => {
             unreachable!("these are no client's verbs")

@@ -10,6 +10,7 @@ mod event_view;
 mod ingress;
 mod ingress_class;
 mod lease;
+mod member;
 mod metrics;
 mod namespace;
 mod network_policy;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Kind> {
         ingress_class::kind(),
         network_policy::kind(),
         priority_class::kind(),
+        member::kind(),
         metrics::of_nodes(),
         metrics::of_pods(),
         storage_class::kind(),

@@ -14,6 +14,7 @@ pub mod ingresses;
 pub mod int_or_string;
 mod kind;
 mod kinds;
+pub mod members;
 pub mod metadata;
 pub mod metrics;
 mod names;

@@ -13,6 +13,7 @@ mod health;
 mod inflight;
 mod list;
 mod logs;
+mod members;
 mod metrics;
 mod negotiate;
 mod openapi;

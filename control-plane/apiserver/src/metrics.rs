@@ -138,7 +138,7 @@ fn pods(server: &ApiServer, namespace: Option<&str>) -> Vec<Box<dyn Object>> {
 }
 
 /// The object in the form in which stored ones are rendered.
-fn imagined(kind: &Kind, object: &dyn Object) -> Stored {
+pub(crate) fn imagined(kind: &Kind, object: &dyn Object) -> Stored {
     let meta = object.meta();
     let resource = ResourceName::new(kind.group, kind.resource);
     let name = meta.name.as_deref().unwrap_or_default();

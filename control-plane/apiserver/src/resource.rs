@@ -12,7 +12,7 @@ use crate::render::{Renderer, object_response};
 use crate::server::ApiServer;
 use crate::status::Failure;
 use crate::write::{self, Place};
-use crate::{list, metrics, reviews, subresources, watch};
+use crate::{list, members, metrics, reviews, subresources, watch};
 
 /// Kubernetes' word for what a request does.
 pub(crate) fn verb(method: &Method, path: &ResourcePath, watches: bool) -> &'static str {
@@ -48,7 +48,10 @@ pub(crate) async fn respond(
         .filter(|kind| kind.namespaced || path.namespace.is_none())
         .ok_or_else(Status::no_such_path)?;
     if kind.computed {
-        return Ok(metrics::respond(server, call, kind, path)?);
+        return Ok(match kind.resource {
+            "members" => members::respond(server, call, kind, path).await?,
+            _ => metrics::respond(server, call, kind, path)?,
+        });
     }
     match (&path.name, &path.subresource) {
         (None, _) => collection(server, call, kind, path, verb).await,

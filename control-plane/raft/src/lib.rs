@@ -30,7 +30,7 @@ mod storage;
 mod watch;
 
 pub use leadership::Leadership;
-pub use members::{BootstrapError, JoinError, Member};
+pub use members::{BootstrapError, JoinError, Member, MemberRole, MemberState, RemoveMemberError};
 pub use network::{Call, CallError, GrpcPeerService, PeerConnector, Transport};
 pub use options::{Limits, Options, Timing};
 pub use platform::Platform;

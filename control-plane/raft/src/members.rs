@@ -1,7 +1,10 @@
-//! Who belongs to the cluster: joining, address changes, promotion of learners.
+//! Who belongs to the cluster: joining, address changes, promotion of learners, removal.
 //!
 //! A member is its id; name and address describe it. A new member is a learner until it has caught up, so
 //! that it never delays commits; then the leader makes it a voter.
+
+mod removal;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,11 +12,15 @@ use std::time::Duration;
 use flotilla_report::report;
 use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::consensus::{Membership, PeerNode, Raft};
 use crate::leadership::may_lead;
+
+pub(crate) use removal::Removal;
+pub(crate) use state::{Knowledge, states};
+pub use state::{MemberRole, MemberState};
 
 /// A server of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +57,24 @@ pub enum JoinError {
     TimedOut(String),
 }
 
+/// Why a server was not removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveMemberError {
+    /// There is no such member.
+    #[error("no member has the ID {0}: `flotilla member list` shows who is there")]
+    Unknown(u64),
+    /// It would do harm.
+    #[error("{0}")]
+    Refused(String),
+    /// No leader has carried it out in time; it may yet happen.
+    #[error("no leader has confirmed the removal: {0}")]
+    Unavailable(String),
+}
+
 /// Entries that a learner may lag behind when it becomes a voter.
 const PROMOTION_LAG_MAX: u64 = 100;
+/// Pause after a promotion that failed.
+const PROMOTION_PAUSE: Duration = Duration::from_millis(100);
 /// Limit for one change of the membership.
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -75,7 +98,7 @@ pub(crate) fn list(membership: &Membership) -> Vec<Member> {
 }
 
 /// Whether a change of voters is half done.
-fn is_joint(membership: &Membership) -> bool {
+pub(crate) fn is_joint(membership: &Membership) -> bool {
     membership.get_joint_config().len() > 1
 }
 
@@ -144,6 +167,37 @@ pub(crate) enum AddMemberError {
     Refused(String),
 }
 
+/// What a removal through this replica came to.
+#[derive(Debug)]
+pub(crate) enum Removed {
+    /// It is no member; these are left.
+    Done(Vec<Member>),
+    /// It is this replica, which leads: another has to lead first.
+    HandOver,
+}
+
+/// Why a removal was not carried out by this replica.
+#[derive(Debug)]
+pub(crate) enum RemoveHereError {
+    /// Another replica leads.
+    NotLeader,
+    /// Trying again may help.
+    Unavailable(String),
+    /// It would do harm, or there is no such member.
+    Refused(removal::Refusal),
+}
+
+impl From<AddMemberError> for RemoveHereError {
+    fn from(error: AddMemberError) -> RemoveHereError {
+        match error {
+            AddMemberError::NotLeader => RemoveHereError::NotLeader,
+            AddMemberError::Unavailable(reason) | AddMemberError::Refused(reason) => {
+                RemoveHereError::Unavailable(reason)
+            }
+        }
+    }
+}
+
 /// Changes the membership through this replica, one change at a time.
 pub(crate) struct Members {
     raft: Raft,
@@ -168,6 +222,11 @@ impl Members {
             .clone()
     }
 
+    /// Waits until no change is under way, and lets none begin while the guard is held.
+    pub(crate) async fn pause(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// Takes a candidate in, as a learner, or notes its new address.
     pub(crate) async fn add(&self, candidate: &Candidate) -> Result<Vec<Member>, AddMemberError> {
         let _changing = self.changing.lock().await;
@@ -189,6 +248,41 @@ impl Members {
         }
     }
 
+    /// Takes a server out, unless `answering`, those that have answered this leader lately, speak against it.
+    pub(crate) async fn remove(
+        &self,
+        own: u64,
+        answering: &BTreeSet<u64>,
+        removal: Removal,
+    ) -> Result<Removed, RemoveHereError> {
+        let _changing = self.changing.lock().await;
+        let mut begun = false;
+        loop {
+            if !may_lead(&self.raft) {
+                return Err(RemoveHereError::NotLeader);
+            }
+            let membership = self.membership();
+            let step = removal::plan(&membership, own, answering, removal, begun);
+            let Some(step) = step.map_err(RemoveHereError::Refused)? else {
+                return Ok(Removed::Done(list(&membership)));
+            };
+            tracing::info!(
+                member = removal.id,
+                force = removal.force,
+                ?step,
+                "a member is removed"
+            );
+            let ids = BTreeSet::from([removal.id]);
+            let changes = match step {
+                removal::Step::HandOver => return Ok(Removed::HandOver),
+                removal::Step::RemoveVoter => ChangeMembers::RemoveVoters(ids),
+                removal::Step::RemoveLearner => ChangeMembers::RemoveNodes(ids),
+            };
+            self.change(changes, false).await?;
+            begun = true;
+        }
+    }
+
     /// Makes learners that have caught up voters, and completes a change that an earlier leader began.
     async fn promote(&self) {
         let _changing = self.changing.lock().await;
@@ -203,6 +297,7 @@ impl Members {
                 error = report(&error),
                 "a learner could not be made a voter; it is tried again"
             );
+            tokio::time::sleep(PROMOTION_PAUSE).await;
         }
     }
 

@@ -3,15 +3,19 @@
 mod grpc;
 mod link;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{
-    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, ReadIndexResponse, SpaceReport,
-    TakeOverRequest,
+    AddMemberRequest, AddMemberResponse, ConfirmMemberRequest, ConfirmMemberResponse, EndTermRequest,
+    EndTermResponse, MemberStatesResponse, ProposeRequest, ProposeResponse, ReadIndexResponse,
+    RemoveMemberRequest, RemoveMemberResponse, SpaceReport, TakeOverRequest,
 };
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::consensus::Raft;
@@ -65,8 +69,20 @@ pub trait Transport: Send + Sync {
     /// Tells how full this server's data folder is.
     fn report_space(&self, address: &str, report: SpaceReport) -> Call<()>;
 
+    /// Tells that the caller stops leading.
+    fn end_term(&self, address: &str, request: EndTermRequest) -> Call<EndTermResponse>;
+
     /// Asks to stand for election.
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()>;
+
+    /// Asks the leader what it knows of each member.
+    fn member_states(&self, address: &str) -> Call<MemberStatesResponse>;
+
+    /// Asks the leader to take a member out.
+    fn remove_member(&self, address: &str, request: RemoveMemberRequest) -> Call<RemoveMemberResponse>;
+
+    /// Asks the leader whether someone is a member.
+    fn confirm_member(&self, address: &str, request: ConfirmMemberRequest) -> Call<ConfirmMemberResponse>;
 }
 
 /// What is needed to turn to the leader, wherever it is.
@@ -92,4 +108,28 @@ impl Cluster {
 pub(crate) struct Peers {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) tracker: TaskTracker,
+    /// When each member last answered openraft.
+    heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(transport: Arc<dyn Transport>, tracker: TaskTracker) -> Peers {
+        Peers {
+            transport,
+            tracker,
+            heard: Arc::default(),
+        }
+    }
+
+    /// A member has answered just now.
+    fn hear(&self, id: u64) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(id, Instant::now());
+    }
+
+    /// How long ago members have last answered.
+    pub(crate) fn silences(&self) -> BTreeMap<u64, Duration> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.iter().map(|(id, at)| (*id, at.elapsed())).collect()
+    }
 }

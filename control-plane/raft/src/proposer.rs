@@ -14,7 +14,7 @@ use flotilla_store::{Outcome, Transaction};
 use futures::stream::{FuturesUnordered, StreamExt};
 use openraft::error::{ClientWriteError, Fatal};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +88,15 @@ pub(crate) struct Proposer {
     shared: Arc<Shared>,
     space: Arc<Space>,
     patience: Duration,
+    gate: Gate,
+}
+
+/// Whether proposals may become log entries. A leader that hands over shuts it.
+#[derive(Clone)]
+struct Gate {
+    open: watch::Sender<bool>,
+    /// Shut, and no entry is on its way; set by the gatherer.
+    is_quiet: watch::Sender<bool>,
 }
 
 impl Proposer {
@@ -99,7 +108,11 @@ impl Proposer {
         patience: Duration,
     ) -> (Proposer, impl Future<Output = ()> + Send + 'static) {
         let (queue, proposals) = mpsc::channel(QUEUE_MAX);
-        let gather = gather(cluster.raft.clone(), proposals, shared.closed.clone());
+        let gate = Gate {
+            open: watch::Sender::new(true),
+            is_quiet: watch::Sender::new(false),
+        };
+        let gather = gather(cluster.raft.clone(), proposals, gate.clone(), shared.closed.clone());
         (
             Proposer {
                 queue,
@@ -107,6 +120,7 @@ impl Proposer {
                 shared,
                 space,
                 patience,
+                gate,
             },
             gather,
         )
@@ -115,6 +129,24 @@ impl Proposer {
     /// How many proposals wait for their turn here.
     pub(crate) fn waiting(&self) -> usize {
         QUEUE_MAX - self.queue.capacity()
+    }
+
+    /// Makes no more log entries on this replica, and waits until those under way have their outcome. Whoever
+    /// proposes meanwhile is told that this replica does not lead, and so turns to the next leader.
+    pub(crate) async fn pause(&self) {
+        self.gate.open.send_replace(false);
+        // The sender is in `self`.
+        let _ = self
+            .gate
+            .is_quiet
+            .subscribe()
+            .wait_for(|is_quiet| *is_quiet)
+            .await;
+    }
+
+    /// Takes proposals again, if this replica leads again.
+    pub(crate) fn resume(&self) {
+        self.gate.open.send_replace(true);
     }
 
     /// Proposes wherever the leader is, and waits for the outcome.
@@ -158,7 +190,7 @@ impl Proposer {
         encoded: Bytes,
         deadline: Instant,
     ) -> Result<Outcome, Refusal> {
-        if !may_lead(&self.cluster.raft) {
+        if !may_lead(&self.cluster.raft) || !*self.gate.open.borrow() {
             return Err(Refusal::NotLeader);
         }
         let admitted = self.space.admit(transaction, &self.shared.snapshot());
@@ -262,12 +294,19 @@ fn read_refusal(refused: RefusalMessage) -> Refusal {
 }
 
 /// Puts what is waiting into log entries, a few at a time: while those are on their way, the next fills up.
-async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: CancellationToken) {
+async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, gate: Gate, closed: CancellationToken) {
     let mut in_flight = FuturesUnordered::new();
     let mut waiting = VecDeque::new();
     let mut received = Vec::new();
+    let mut open = gate.open.subscribe();
     loop {
-        while is_time(in_flight.len(), waiting.len())
+        let is_open = *open.borrow_and_update();
+        if !is_open {
+            turn_away(&mut waiting);
+        }
+        gate.is_quiet.send_replace(!is_open && in_flight.is_empty());
+        while is_open
+            && is_time(in_flight.len(), waiting.len())
             && let Some((proposals, answers)) = next_entry(&mut waiting)
         {
             in_flight.push(write_entry(raft.clone(), proposals, answers));
@@ -284,6 +323,8 @@ async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: Cancell
                 }
                 waiting.extend(received.drain(..));
             }
+            // Only wakes the loop, which looks again. The sender is in `gate`.
+            _ = open.changed() => {}
             // An unfinished entry stays in the set.
             Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
         }
@@ -293,6 +334,16 @@ async fn gather(raft: Raft, mut queue: mpsc::Receiver<Proposal>, closed: Cancell
 /// Whether those who wait get a log entry now.
 fn is_time(in_flight: usize, waiting: usize) -> bool {
     in_flight == 0 || (in_flight < IN_FLIGHT_MAX && waiting >= WORTH_AN_ENTRY)
+}
+
+/// Tells proposers that another replica will lead.
+fn turn_away(waiting: &mut VecDeque<Proposal>) {
+    for proposal in waiting.drain(..) {
+        if !proposal.claimed.swap(true, Ordering::AcqRel) {
+            // Nobody waits for it any more: the proposer has given up.
+            let _ = proposal.answer.send(Err(Refusal::NotLeader));
+        }
+    }
 }
 
 type Answers = Vec<oneshot::Sender<Result<Outcome, Refusal>>>;

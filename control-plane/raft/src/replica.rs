@@ -1,12 +1,14 @@
 //! One member of the cluster: opens its data, starts its tasks, answers its callers.
 
+mod hand_over;
 mod join;
 mod open;
+mod roll;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use flotilla_proto::peer::TakeOverRequest;
 use flotilla_proto::peer::peer_server::PeerServer;
 use flotilla_report::report;
 use flotilla_store::{Outcome, ResourceName, Revision, Snapshot, Transaction};
@@ -16,11 +18,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::consensus::{PeerNode, Raft};
 use crate::leadership::{Leadership, may_lead};
-use crate::members::{self, BootstrapError, JoinError, Member, Members};
+use crate::members::{
+    self, BootstrapError, JoinError, Member, MemberState, Members, Removal, RemoveMemberError,
+};
 use crate::network::{GrpcPeerService, Peers, grpc_service};
 use crate::options::Options;
 use crate::proposer::{ProposeError, Proposer};
 use crate::reader::{ReadError, Reader};
+use crate::runtime::Clock;
 use crate::service::PeerService;
 use crate::shared::Shared;
 use crate::space::Space;
@@ -30,11 +35,6 @@ use crate::watch::{Watch, WatchError};
 
 /// How long a new cluster may take to have its leader.
 const BOOTSTRAP_LIMIT: Duration = Duration::from_secs(10);
-/// How long a stopping leader waits for the answer of its successor.
-const HAND_OVER_LIMIT: Duration = Duration::from_millis(300);
-/// How much longer than the lease a successor waits: clocks and messages are not exact.
-const LEASE_MARGIN: Duration = Duration::from_millis(30);
-
 /// One replica of the store. Clones are handles of the same one.
 ///
 /// Call [`Replica::shutdown`] before the last handle goes; without it the replica stops as if it had crashed,
@@ -57,6 +57,10 @@ pub(crate) struct Core {
     pub(crate) space: Arc<Space>,
     /// Whether a cluster knows this replica; see [`PeerService`].
     pub(crate) admitted: watch::Sender<bool>,
+    /// The clock that openraft goes by.
+    clock: Arc<Clock>,
+    /// The newest term whose leader has said that it stops.
+    ended_term: AtomicU64,
     pub(crate) shared: Arc<Shared>,
     log: LogStore,
 }
@@ -172,16 +176,34 @@ impl Replica {
         members::list(&self.core.members.membership())
     }
 
-    /// Stops the replica. A leader asks the follower that is furthest on to take over.
-    ///
-    /// openraft 0.9 cannot transfer leadership: followers refuse to vote until the old leader's lease has
-    /// run out, so the cluster is without a leader for `Timing::election_max`.
-    pub async fn shutdown(&self) {
+    /// What is known of each server: as the leader knows it, or as this replica does where no leader answers.
+    pub async fn member_states(&self) -> Vec<MemberState> {
+        self.core.member_states().await
+    }
+
+    /// Takes a server out of the cluster; a leader hands over first. `force`: also when those that are left and
+    /// answer are no majority.
+    pub async fn remove_member(&self, id: u64, force: bool) -> Result<(), RemoveMemberError> {
+        self.core.remove_member(Removal { id, force }).await
+    }
+
+    /// Returns when the cluster says that this replica is no member of it any more, or when the replica stops.
+    pub async fn expelled(&self) {
+        self.core.watch_standing().await;
+    }
+
+    /// Lets another replica lead, if this one does; this one goes on as a follower.
+    pub async fn resign(&self) {
         let core = &self.core;
         if !core.shared.closed.is_cancelled() && may_lead(&core.raft) {
             core.hand_over().await;
         }
-        core.stop().await;
+    }
+
+    /// Stops the replica; a leader hands over first.
+    pub async fn shutdown(&self) {
+        self.resign().await;
+        self.core.stop().await;
     }
 }
 
@@ -194,46 +216,6 @@ impl Core {
             .nodes()
             .next()
             .is_some()
-    }
-
-    /// Stops leading and names a successor.
-    async fn hand_over(&self) {
-        self.raft.runtime_config().heartbeat(false);
-        let metrics = self.raft.metrics().borrow().clone();
-        let membership = metrics.membership_config.membership();
-        let matched = metrics.replication.unwrap_or_default();
-        let best = membership
-            .voter_ids()
-            .filter(|id| *id != self.options.id)
-            .max_by_key(|id| matched.get(id).copied().flatten());
-        let Some(successor) = best.and_then(|id| members::find(membership, id)) else {
-            return;
-        };
-        let request = TakeOverRequest {
-            term: metrics.current_term,
-        };
-        let call = self.peers.transport.take_over(&successor.address, request);
-        if !matches!(tokio::time::timeout(HAND_OVER_LIMIT, call).await, Ok(Ok(_))) {
-            tracing::info!(
-                successor = successor.name,
-                "the successor has not answered; an election follows"
-            );
-        }
-    }
-
-    /// Stands for election when the term that ends has no leader any more and its lease has run out.
-    pub(crate) async fn take_over(&self, term: u64) {
-        let lease = self.options.timing.election_max + LEASE_MARGIN;
-        tokio::select! {
-            biased;
-            // A replica that stops takes nothing over.
-            () = self.shared.closed.cancelled() => return,
-            () = tokio::time::sleep(lease) => {}
-        }
-        let unchanged = self.leadership.borrow().term == term;
-        if unchanged && self.raft.trigger().elect().await.is_err() {
-            tracing::debug!("the replica stopped before it could take over");
-        }
     }
 
     async fn stop(&self) {

@@ -1,5 +1,7 @@
 //! Answers the calls of other servers.
 
+mod membership;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -7,18 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{
-    AddMemberRequest, AddMemberResponse, Member as MemberMessage, Members as MembersMessage, NotLeader,
-    ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, SpaceReport, TakeOverRequest,
-    add_member_response, propose_response, read_index_response,
+    NotLeader, ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, SpaceReport, propose_response,
+    read_index_response,
 };
 use flotilla_store::Transaction;
 use futures::stream::{BoxStream, StreamExt as _};
+use openraft::raft::AppendEntriesRequest;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::consensus;
+use crate::consensus::{self, TypeConfig};
 use crate::leadership::may_lead;
-use crate::members::{AddMemberError, Candidate, Member};
 use crate::network::install_header;
 use crate::platform::DiskFile;
 use crate::proposer::{ProposeError, Refusal, check_size, write_refusal};
@@ -83,8 +84,9 @@ impl PeerService {
 
     /// Openraft's append.
     pub async fn append_entries(&self, message: Bytes) -> Result<Bytes, AnswerError> {
-        let message = read(&message)?;
+        let message: AppendEntriesRequest<TypeConfig> = read(&message)?;
         let core = self.admitted().await?;
+        core.check_term(message.vote.leader_id.term)?;
         let answer = core.raft.append_entries(message).await.map_err(failed)?;
         Ok(consensus::encode(&answer))
     }
@@ -113,6 +115,7 @@ impl PeerService {
             None => return Err(AnswerError::Unreadable),
         };
         let (vote, meta) = install_header(&first.header).map_err(|_| AnswerError::Unreadable)?;
+        core.check_term(vote.leader_id.term)?;
         let received = receive(&core, first, chunks).await?;
         let snapshot = openraft::Snapshot {
             meta,
@@ -162,32 +165,6 @@ impl PeerService {
         })
     }
 
-    /// Takes a server in, or notes its new address.
-    pub async fn add_member(&self, request: AddMemberRequest) -> Result<AddMemberResponse, AnswerError> {
-        let core = self.core()?;
-        let AddMemberRequest {
-            id,
-            name,
-            address,
-            empty,
-        } = request;
-        let candidate = Candidate {
-            id,
-            name,
-            address,
-            empty,
-        };
-        let outcome = match core.members.add(&candidate).await {
-            Ok(members) => add_member_response::Outcome::Members(members_message(members)),
-            Err(AddMemberError::NotLeader) => add_member_response::Outcome::NotLeader(not_leader(&core)),
-            Err(AddMemberError::Unavailable(reason)) => add_member_response::Outcome::Unavailable(reason),
-            Err(AddMemberError::Refused(reason)) => return Err(AnswerError::Refused(reason)),
-        };
-        Ok(AddMemberResponse {
-            outcome: Some(outcome),
-        })
-    }
-
     /// Takes note of how full another server's data folder is.
     pub fn report_space(&self, report: SpaceReport) -> Result<(), AnswerError> {
         let said = SpaceUse {
@@ -196,14 +173,6 @@ impl PeerService {
             quota_bytes: report.quota_bytes,
         };
         self.core()?.space.heard(report.member, said);
-        Ok(())
-    }
-
-    /// Stands for election once the others may vote for it.
-    pub fn take_over(&self, request: &TakeOverRequest) -> Result<(), AnswerError> {
-        let core = self.core()?;
-        let (tracker, term) = (core.tracker.clone(), request.term);
-        tracker.spawn(async move { core.take_over(term).await });
         Ok(())
     }
 }
@@ -280,18 +249,6 @@ fn not_leader(core: &Core) -> NotLeader {
             leader_address: leader.address,
         })
         .unwrap_or_default()
-}
-
-fn members_message(members: Vec<Member>) -> MembersMessage {
-    let members = members.into_iter().map(|member| MemberMessage {
-        id: member.id,
-        name: member.name,
-        address: member.address,
-        voter: member.voter,
-    });
-    MembersMessage {
-        members: members.collect(),
-    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -71,6 +71,20 @@ pub enum ServerError {
     /// The other servers did not take this one in.
     #[error("cannot become a member of the cluster")]
     Join(#[from] flotilla_raft::JoinError),
+    /// The others have taken it out.
+    #[error(
+        "this server, {name} (member {id}), was removed from the cluster and serves no longer; its data in {folder} \
+         is of no use any more. To let it join again, move that folder away and start it with --join HOST:PORT and \
+         a join token of the cluster: it joins as a new member"
+    )]
+    Removed {
+        /// The server's name.
+        name: String,
+        /// Its identity as a member.
+        id: u64,
+        /// The data folder.
+        folder: PathBuf,
+    },
     /// The first objects cannot be stored.
     #[error("cannot store the cluster's first objects")]
     FirstObjects(#[source] Status),
@@ -86,7 +100,10 @@ pub struct Server {
     leading: watch::Sender<Option<Arc<Assignments>>>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
+    /// Asks this server to stop.
     shutdown: CancellationToken,
+    /// Cancelled once nothing hangs on this server any more: everything in it ends.
+    drain: CancellationToken,
 }
 
 impl Server {
@@ -112,12 +129,13 @@ impl Server {
         let (resources, events) = Resources::new(replica, admission);
         let liveness = Arc::new(Liveness::default());
         let (leading, is_leading) = watch::channel(None);
+        let drain = CancellationToken::new();
         let nodes = Nodes::new(
             resources.clone(),
             material,
             liveness.clone(),
             is_leading,
-            shutdown.clone(),
+            drain.clone(),
         );
         Ok(Self {
             options,
@@ -129,6 +147,7 @@ impl Server {
             listener,
             tls,
             shutdown,
+            drain,
         })
     }
 
@@ -160,15 +179,15 @@ impl Server {
             self.listener,
             self.tls,
             services,
-            self.shutdown.clone(),
+            self.drain.clone(),
         ));
-        tracker.spawn(self.events.run(self.shutdown.clone()));
+        tracker.spawn(self.events.run(self.drain.clone()));
         tracker.spawn(leading::follow(
             self.resources.clone(),
             self.options.network(),
             self.leading,
             tracker.clone(),
-            self.shutdown.clone(),
+            self.drain.clone(),
         ));
         tracker.spawn(flotilla_controllers::run(
             flotilla_controllers::Options {
@@ -181,28 +200,27 @@ impl Server {
             self.resources.clone(),
             self.liveness,
             replica.leadership(),
-            self.shutdown.clone(),
+            self.drain.clone(),
         ));
         tracker.spawn(flotilla_scheduler::run(
             self.resources.clone(),
             replica.leadership(),
-            self.shutdown.clone(),
+            self.drain.clone(),
         ));
-        // Dropping the entry half-way is harmless: it starts anew with the next start.
-        let entered = tokio::select! {
-            entered = enter(&self.options, &self.resources, self.nodes.material()) => entered,
+        let ended = tokio::select! {
+            // Dropping the entry half-way is harmless: it starts anew with the next start.
+            ended = be_member(&self.options, &self.resources, self.nodes.material()) => ended,
             () = self.shutdown.cancelled() => Ok(()),
         };
-        if entered.is_ok() {
-            self.shutdown.cancelled().await;
-        }
-        self.shutdown.cancel();
-        replica.shutdown().await;
+        // Another server leads before this one stops to answer: nobody's request has to wait for an election.
+        replica.resign().await;
+        self.drain.cancel();
         tracker.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, tracker.wait()).await.is_err() {
             tracing::warn!("requests were still under way when the server stopped");
         }
-        entered
+        replica.shutdown().await;
+        ended
     }
 
     fn services(&self) -> Result<Services, ServerError> {
@@ -217,7 +235,7 @@ impl Server {
             flotilla_apiserver::Options {
                 service_account_keys: Some(keys),
                 address: self.options.advertised(),
-                drain: self.shutdown.clone(),
+                drain: self.drain.clone(),
                 stats: Arc::new(self.nodes.clone()),
                 in_flight: self.options.in_flight,
             },
@@ -251,6 +269,17 @@ async fn open_replica(options: &Options, material: &Material) -> Result<Replica,
         },
     };
     Ok(Replica::open(options).await?)
+}
+
+/// Becomes a member, and stays one; returns when it cannot, or is none any more.
+async fn be_member(options: &Options, resources: &Resources, material: &Material) -> Result<(), ServerError> {
+    enter(options, resources, material).await?;
+    resources.replica().expelled().await;
+    Err(ServerError::Removed {
+        name: options.name.clone(),
+        id: material.member.id,
+        folder: options.data_dir.clone(),
+    })
 }
 
 /// Becomes a member: of the cluster that is joined, of the one that was left at the last stop, or of a new one.

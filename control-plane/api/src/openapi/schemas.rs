@@ -8,6 +8,8 @@ use crate::{Kind, patch, registry};
 const SCHEMAS: &[u8] = include_bytes!("../../openapi/schemas.json");
 /// Those of `metrics.k8s.io`, which is no part of the generated types.
 const METRICS: &[u8] = include_bytes!("../../openapi/metrics.json");
+/// Those of `flotilla.dev`.
+const OWN: &[u8] = include_bytes!("../../openapi/flotilla.json");
 
 /// Groups of bodies that are not kinds of the registry.
 const OTHER_GROUPS: &[&str] = &[
@@ -32,6 +34,7 @@ pub(super) fn all(dialect: Dialect) -> Map<String, Value> {
     let mut all: Map<String, Value> = read(SCHEMAS)
         .into_iter()
         .chain(read(METRICS))
+        .chain(read(OWN))
         .map(|(name, schema)| {
             let finished = extended(dialect, &name, schema);
             (name, finished)

@@ -5,6 +5,7 @@
 mod cluster;
 mod discovery;
 mod lists;
+mod members;
 mod metrics;
 mod objects;
 mod overload;

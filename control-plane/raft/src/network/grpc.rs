@@ -9,8 +9,10 @@ use bytes::Bytes;
 use flotilla_proto::peer::peer_client::PeerClient;
 use flotilla_proto::peer::peer_server::{Peer, PeerServer};
 use flotilla_proto::peer::{
-    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, RaftMessage, ReadIndexRequest,
-    ReadIndexResponse, SnapshotChunk, SpaceReport, SpaceReportResponse, TakeOverRequest, TakeOverResponse,
+    AddMemberRequest, AddMemberResponse, ConfirmMemberRequest, ConfirmMemberResponse, EndTermRequest,
+    EndTermResponse, MemberStatesRequest, MemberStatesResponse, ProposeRequest, ProposeResponse, RaftMessage,
+    ReadIndexRequest, ReadIndexResponse, RemoveMemberRequest, RemoveMemberResponse, SnapshotChunk, SpaceReport, SpaceReportResponse,
+    TakeOverRequest, TakeOverResponse,
 };
 use flotilla_report::report;
 use futures::FutureExt as _;
@@ -104,9 +106,29 @@ impl Transport for GrpcTransport {
         async move { message(client.report_space(report).await).map(|SpaceReportResponse {}| ()) }.boxed()
     }
 
+    fn end_term(&self, address: &str, request: EndTermRequest) -> Call<EndTermResponse> {
+        let mut client = self.client(address);
+        async move { message(client.end_term(request).await) }.boxed()
+    }
+
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()> {
         let mut client = self.client(address);
         async move { message(client.take_over(request).await).map(|TakeOverResponse {}| ()) }.boxed()
+    }
+
+    fn member_states(&self, address: &str) -> Call<MemberStatesResponse> {
+        let mut client = self.client(address);
+        async move { message(client.member_states(MemberStatesRequest {}).await) }.boxed()
+    }
+
+    fn remove_member(&self, address: &str, request: RemoveMemberRequest) -> Call<RemoveMemberResponse> {
+        let mut client = self.client(address);
+        async move { message(client.remove_member(request).await) }.boxed()
+    }
+
+    fn confirm_member(&self, address: &str, request: ConfirmMemberRequest) -> Call<ConfirmMemberResponse> {
+        let mut client = self.client(address);
+        async move { message(client.confirm_member(request).await) }.boxed()
     }
 }
 
@@ -227,12 +249,37 @@ impl Peer for GrpcPeerService {
         response(done.map(|()| SpaceReportResponse {}))
     }
 
+    async fn end_term(&self, request: Request<EndTermRequest>) -> Result<Response<EndTermResponse>, Status> {
+        response(self.0.end_term(&request.into_inner()))
+    }
+
     async fn take_over(
         &self,
         request: Request<TakeOverRequest>,
     ) -> Result<Response<TakeOverResponse>, Status> {
-        let done = self.0.take_over(&request.into_inner());
+        let done = self.0.take_over(&request.into_inner()).await;
         response(done.map(|()| TakeOverResponse {}))
+    }
+
+    async fn member_states(
+        &self,
+        _request: Request<MemberStatesRequest>,
+    ) -> Result<Response<MemberStatesResponse>, Status> {
+        response(self.0.member_states())
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<RemoveMemberRequest>,
+    ) -> Result<Response<RemoveMemberResponse>, Status> {
+        response(self.0.remove_member(&request.into_inner()).await)
+    }
+
+    async fn confirm_member(
+        &self,
+        request: Request<ConfirmMemberRequest>,
+    ) -> Result<Response<ConfirmMemberResponse>, Status> {
+        response(self.0.confirm_member(&request.into_inner()).await)
     }
 }
 

@@ -32,9 +32,10 @@ type OpenraftCallError = RPCError<u64, PeerNode, RaftError<u64>>;
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = PeerLink;
 
-    async fn new_client(&mut self, _target: u64, node: &PeerNode) -> PeerLink {
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> PeerLink {
         PeerLink {
             peers: self.clone(),
+            target,
             address: node.address.clone(),
             unfinished: None,
             unanswered: Arc::new(Semaphore::new(UNANSWERED_MAX)),
@@ -45,6 +46,7 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
 /// The way to one other server.
 pub(crate) struct PeerLink {
     peers: Peers,
+    target: u64,
     address: String,
     /// An append that openraft gave up waiting for, and what it was.
     unfinished: Option<(AppendKey, AppendTask)>,
@@ -78,6 +80,9 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         let answer = task.await;
         self.unfinished = None;
         let answer = answer.unwrap_or_else(|error| Err(Unreachable::new(&error)));
+        if answer.is_ok() {
+            self.peers.hear(self.target);
+        }
         answer.map_err(RPCError::Unreachable)
     }
 
@@ -109,6 +114,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
         };
         let answer = answer.map_err(|elapsed| NetworkError::new(&elapsed))?;
         let message = answer.map_err(|error| NetworkError::new(&error))?;
+        self.peers.hear(self.target);
         Ok(consensus::decode(&message).map_err(|error| NetworkError::new(&error))?)
     }
 

@@ -123,12 +123,15 @@ async fn ask(core: &Core, server: &str) -> Result<Answer, JoinError> {
     })
 }
 
-/// Waits until this replica's own log says that it votes, and under which address.
+/// Waits until this replica's own log says that it votes, and under which address; and that nobody's vote counts
+/// only for a change that is half done: losing another server just then would stop the cluster.
 async fn becomes_voter(core: &Core, deadline: Instant) -> bool {
     let mut metrics = core.raft.server_metrics();
     let voting = metrics.wait_for(|metrics| {
-        members::find(metrics.membership_config.membership(), core.options.id)
-            .is_some_and(|member| member.voter && member.address == core.options.address)
+        let membership = metrics.membership_config.membership();
+        let own = members::find(membership, core.options.id);
+        own.is_some_and(|own| own.voter && own.address == core.options.address)
+            && !members::is_joint(membership)
     });
     matches!(tokio::time::timeout_at(deadline, voting).await, Ok(Ok(_)))
 }

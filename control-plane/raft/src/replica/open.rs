@@ -19,6 +19,7 @@ use crate::options::Options;
 use crate::proposer::Proposer;
 use crate::reader::Reader;
 use crate::retention::Keeper;
+use crate::runtime::Clock;
 use crate::shared::Shared;
 use crate::space::{Measuring, Space};
 use crate::storage::{self, LogStore, Machine, OpenError, Saved, SnapshotFolder};
@@ -34,10 +35,8 @@ struct Recovered {
 pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
     let recovered = recover(&options).await?;
     let tracker = TaskTracker::new();
-    let peers = Peers {
-        transport: Arc::clone(&options.platform.transport),
-        tracker: tracker.clone(),
-    };
+    let peers = Peers::new(Arc::clone(&options.platform.transport), tracker.clone());
+    let clock = Arc::new(Clock::default());
 
     let saved = recovered.saved.unwrap_or_default();
     let applied = storage::applied_to(saved.meta.last_log_id);
@@ -53,7 +52,9 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         Arc::clone(&unsaved_bytes),
         options.platform.clone(),
     );
-    let raft = start_raft(&options, &peers, &recovered.log, machine).await?;
+    let raft = clock
+        .rule(start_raft(&options, &peers, &recovered.log, machine))
+        .await?;
     let keeper = Keeper {
         raft: raft.clone(),
         shared: Arc::clone(&shared),
@@ -64,7 +65,7 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
     tracker.spawn(keeper.run());
     Ok(start_tasks(
         options,
-        raft,
+        (raft, clock),
         peers,
         shared,
         snapshots,
@@ -75,7 +76,7 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
 /// Starts what runs beside openraft; every task ends when the replica is closed.
 fn start_tasks(
     options: Options,
-    raft: Raft,
+    (raft, clock): (Raft, Arc<Clock>),
     peers: Peers,
     shared: Arc<Shared>,
     snapshots: Arc<SnapshotFolder>,
@@ -138,6 +139,8 @@ fn start_tasks(
         snapshots,
         space,
         admitted: watch::Sender::new(false),
+        clock,
+        ended_term: AtomicU64::new(0),
         shared,
         log,
     };

@@ -9,6 +9,7 @@ mod disks;
 mod harness;
 mod load;
 mod space;
+mod membership;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

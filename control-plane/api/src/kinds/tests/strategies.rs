@@ -265,6 +265,7 @@ fn every_kind_is_found_by_its_names() {
         ingressclasses.networking.k8s.io () 
         networkpolicies.networking.k8s.io (netpol) 
         priorityclasses.scheduling.k8s.io (pc) 
+        members.flotilla.dev () 
         nodes.metrics.k8s.io () 
         pods.metrics.k8s.io () 
         storageclasses.storage.k8s.io (sc) 
