@@ -79,15 +79,18 @@ pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     })
 }
 
+/// What a machine is called unless it is told.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let name =
+        fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host name; give --name")?;
+    Ok(name.trim().to_lowercase())
+}
+
 impl NodeArgs {
     pub(crate) fn name(&self) -> anyhow::Result<String> {
         match &self.name {
             Some(name) => Ok(name.clone()),
-            None => {
-                let name = fs::read_to_string("/proc/sys/kernel/hostname")
-                    .context("cannot read the host name; give --name")?;
-                Ok(name.trim().to_lowercase())
-            }
+            None => host_name(),
         }
     }
 

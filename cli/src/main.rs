@@ -43,6 +43,7 @@ mod scale;
 mod selection;
 mod server;
 mod set;
+mod snapshot;
 mod top;
 mod version;
 mod wait;
@@ -128,6 +129,8 @@ enum Verb {
     ClusterInfo,
     /// Show the cluster's servers, or take one out
     Member(member::Arguments),
+    /// Save a whole cluster to a file, or make one of such a file
+    Snapshot(snapshot::Arguments),
     /// Run a whole cluster on this machine
     Local(local::LocalArgs),
     /// Import, list and remove images of this machine's node
@@ -200,6 +203,7 @@ async fn run_client(global: &GlobalOptions, verb: Verb) -> anyhow::Result<()> {
         Verb::ApiResources(arguments) => api_resources::run(arguments, global).await,
         Verb::Version(arguments) => version::run(arguments, global).await,
         Verb::Member(arguments) => member::run(arguments, global).await,
+        Verb::Snapshot(arguments) => snapshot::run(arguments, global).await,
         Verb::ClusterInfo => cluster_info::run(global).await,
         Verb::Local(_) | Verb::Image(_) | Verb::Server(_) | Verb::Agent(_) => {
             unreachable!("these are no client's verbs")

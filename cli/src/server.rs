@@ -46,6 +46,11 @@ pub(crate) struct ServerArgs {
     /// Requests that change something and are answered at once, likewise.
     #[arg(long, value_name = "COUNT", default_value_t = InFlightLimits::default().mutating)]
     max_mutating_requests_inflight: usize,
+    /// After the loss of all other servers: the cluster goes on from this server's data, with it as the only member. What the
+    /// others had and this one had not is gone; they may come back only with empty folders and a token. Start the server
+    /// without this flag afterwards.
+    #[arg(long, conflicts_with = "join")]
+    reset_to_this_member: bool,
     /// Runs no pods on this machine.
     #[arg(long)]
     disable_agent: bool,
@@ -115,6 +120,7 @@ fn server_options(args: &ServerArgs) -> anyhow::Result<Options> {
         port: args.port,
         tls_san: args.tls_san.clone(),
         join: join.transpose()?,
+        reset_to_this_member: args.reset_to_this_member,
         cluster_cidr: args.cluster_cidr.clone(),
         service_cidr: args.service_cidr,
         load_balancer_pool: args.load_balancer_pool.clone(),

@@ -29,6 +29,8 @@ pub(crate) enum Target {
     OpenApiV3Index,
     /// `/openapi/v3/apis/GROUP/VERSION`
     OpenApiV3 { group: String, version: String },
+    /// `/flotilla.dev/snapshot`: the whole cluster as a file.
+    Snapshot,
     /// Objects.
     Resource(ResourcePath),
     /// Nothing that this server has.
@@ -61,6 +63,7 @@ pub(crate) fn parse(path: &str) -> Target {
     match segments.as_slice() {
         [] => Target::Root,
         ["version"] => Target::Version,
+        ["flotilla.dev", "snapshot"] => Target::Snapshot,
         ["metrics"] => Target::Metrics,
         [probe @ ("healthz" | "livez" | "readyz"), check @ ..] if check.len() < 2 => Target::Health {
             probe: (*probe).to_owned(),
@@ -180,6 +183,7 @@ mod tests {
             "/readyz/etcd",
             "Health { probe: \"readyz\", check: Some(\"etcd\") }",
         );
+        check("/flotilla.dev/snapshot", "Snapshot");
         check("/api", "CoreVersions");
         check("/apis/", "Groups");
         check("/apis/apps", "Group(\"apps\")");

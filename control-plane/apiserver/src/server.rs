@@ -30,6 +30,7 @@ use crate::openapi::Documents;
 use crate::path::{self, Target};
 use crate::query::Query;
 use crate::render::json_response;
+use crate::snapshots::{self, Snapshots};
 use crate::status::Failure;
 use crate::streaming::NodeStreams;
 use crate::{discovery, exposition, health, negotiate, resource};
@@ -46,6 +47,8 @@ pub struct Options {
     pub stats: Arc<dyn NodeStats>,
     /// How much may be under way at once.
     pub in_flight: InFlightLimits,
+    /// Writes the whole cluster to a file.
+    pub snapshots: Arc<dyn Snapshots>,
 }
 
 /// Who is at the other end of a connection.
@@ -183,6 +186,7 @@ impl ApiServer {
         };
         let response = match target {
             Target::Resource(path) => resource::respond(self, &mut call, &path).await,
+            Target::Snapshot => self.snapshot(&call).await,
             target => self.document(&call, &target),
         }?;
         // Others are done once their answer is known: it is made from what they hold while it is sent.
@@ -236,6 +240,16 @@ impl ApiServer {
         Ok(Some(claims.user()))
     }
 
+    /// The whole cluster as a file.
+    async fn snapshot(&self, call: &Call) -> Result<Response<Body>, Failure> {
+        let verb = call.method.as_str().to_lowercase();
+        auth::check(&call.user, &Attributes::of_path(&verb, &call.path))?;
+        match call.method {
+            Method::GET => Ok(snapshots::respond(&*self.0.options.snapshots).await?),
+            _ => Err(Status::method_not_allowed().into()),
+        }
+    }
+
     /// Answers what does not concern objects.
     fn document(&self, call: &Call, target: &Target) -> Result<Response<Body>, Failure> {
         let verb = call.method.as_str().to_lowercase();
@@ -263,7 +277,7 @@ impl ApiServer {
             Target::Metrics => {
                 return Ok(exposition::respond(self.resources().replica(), &self.0.in_flight));
             }
-            Target::Resource(_) | Target::Unknown => None,
+            Target::Resource(_) | Target::Snapshot | Target::Unknown => None,
         };
         let found = found.ok_or_else(Status::no_such_path)?;
         Ok(json_response(StatusCode::OK, found.to_string()))

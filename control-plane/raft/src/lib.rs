@@ -10,8 +10,17 @@
 //! Only `consensus`, `runtime` and the modules under `storage` and `network` know openraft's traits; another
 //! release of it changes those.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::needless_pass_by_value,
+        reason = "an expectation is made for one check"
+    )
+)]
+
 mod aging;
 mod consensus;
+mod founding;
 mod leadership;
 mod members;
 mod network;
@@ -29,6 +38,7 @@ mod status;
 mod storage;
 mod watch;
 
+pub use founding::{Contents, FoundError, Founding, found, other_answers, read_folder};
 pub use leadership::Leadership;
 pub use members::{BootstrapError, JoinError, Member, MemberRole, MemberState, RemoveMemberError};
 pub use network::{Call, CallError, GrpcPeerService, PeerConnector, Transport};
@@ -36,7 +46,7 @@ pub use options::{Limits, Options, Timing};
 pub use platform::Platform;
 pub use proposer::ProposeError;
 pub use reader::ReadError;
-pub use replica::Replica;
+pub use replica::{Expulsion, Replica};
 pub use service::{AnswerError, PeerService};
 pub use space::SpaceUse;
 pub use status::StoreStatus;

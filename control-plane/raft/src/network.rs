@@ -36,6 +36,9 @@ pub enum CallError {
     /// The other server has refused it, and nothing has happened.
     #[error("{0}")]
     Refused(String),
+    /// The caller's cluster was reset or restored without it, and nothing has happened.
+    #[error("{0}")]
+    LeftBehind(String),
     /// Anything else: it may have been carried out, or may be yet.
     #[error("{0}")]
     Unknown(String),
@@ -48,6 +51,9 @@ pub type Call<T> = BoxFuture<'static, Result<T, CallError>>;
 ///
 /// An openraft message is bytes in the encoding of this crate.
 pub trait Transport: Send + Sync {
+    /// From now on calls are made as a member of this cluster.
+    fn introduce(&self, _cluster: &str) {}
+
     /// Openraft's append.
     fn append_entries(&self, address: &str, message: Bytes) -> Call<Bytes>;
 
@@ -110,6 +116,8 @@ pub(crate) struct Peers {
     pub(crate) tracker: TaskTracker,
     /// When each member last answered openraft.
     heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    /// What was said, when another server has called this one left behind.
+    pub(crate) left_behind: watch::Sender<Option<String>>,
 }
 
 impl Peers {
@@ -118,6 +126,7 @@ impl Peers {
             transport,
             tracker,
             heard: Arc::default(),
+            left_behind: watch::Sender::new(None),
         }
     }
 
@@ -125,6 +134,14 @@ impl Peers {
     fn hear(&self, id: u64) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.insert(id, Instant::now());
+    }
+
+    /// Remembers it when another server calls this one left behind.
+    pub(crate) fn notice<T>(&self, answer: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(CallError::LeftBehind(said)) = &answer {
+            self.left_behind.send_replace(Some(said.clone()));
+        }
+        answer
     }
 
     /// How long ago members have last answered.

@@ -112,7 +112,12 @@ impl Proposer {
             open: watch::Sender::new(true),
             is_quiet: watch::Sender::new(false),
         };
-        let gather = gather(cluster.raft.clone(), proposals, gate.clone(), shared.closed.clone());
+        let gather = gather(
+            cluster.raft.clone(),
+            proposals,
+            gate.clone(),
+            shared.closed.clone(),
+        );
         (
             Proposer {
                 queue,

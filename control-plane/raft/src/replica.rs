@@ -5,10 +5,12 @@ mod join;
 mod open;
 mod roll;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use flotilla_proto::peer::peer_server::PeerServer;
 use flotilla_report::report;
 use flotilla_store::{Outcome, ResourceName, Revision, Snapshot, Transaction};
@@ -30,7 +32,7 @@ use crate::service::PeerService;
 use crate::shared::Shared;
 use crate::space::Space;
 use crate::status::StoreStatus;
-use crate::storage::{LogStore, OpenError, SnapshotFolder};
+use crate::storage::{About, LogStore, OpenError, SnapshotFolder};
 use crate::watch::{Watch, WatchError};
 
 /// How long a new cluster may take to have its leader.
@@ -57,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) space: Arc<Space>,
     /// Whether a cluster knows this replica; see [`PeerService`].
     pub(crate) admitted: watch::Sender<bool>,
+    /// The cluster that the data folder belongs to; nothing before it belongs to one.
+    pub(crate) about: ArcSwapOption<About>,
     /// The clock that openraft goes by.
     clock: Arc<Clock>,
     /// The newest term whose leader has said that it stops.
@@ -84,6 +88,11 @@ impl Replica {
     /// Starts a new cluster with this replica as its only member, and waits until it leads.
     pub async fn bootstrap(&self) -> Result<(), BootstrapError> {
         let core = &self.core;
+        // Ids of members are never used twice, so neither is this.
+        let about = About::new(&format!("{:x}", core.options.id));
+        core.belong_to(about)
+            .await
+            .map_err(|error| BootstrapError::Failed(error.to_string()))?;
         let node = PeerNode {
             name: core.options.name.clone(),
             address: core.options.address.clone(),
@@ -187,9 +196,23 @@ impl Replica {
         self.core.remove_member(Removal { id, force }).await
     }
 
-    /// Returns when the cluster says that this replica is no member of it any more, or when the replica stops.
-    pub async fn expelled(&self) {
-        self.core.watch_standing().await;
+    /// Returns when this replica is no member of its cluster any more, or when it stops.
+    pub async fn expelled(&self) -> Expulsion {
+        self.core.watch_standing().await
+    }
+
+    /// The identity of the cluster; empty before there is one. A reset or restored cluster has a new one.
+    pub fn cluster(&self) -> String {
+        let about = self.core.about.load();
+        about
+            .as_ref()
+            .map(|about| about.cluster.clone())
+            .unwrap_or_default()
+    }
+
+    /// The newest term of a leader whose entries are applied here.
+    pub fn term(&self) -> u64 {
+        self.core.shared.term()
     }
 
     /// Lets another replica lead, if this one does; this one goes on as a follower.
@@ -207,7 +230,35 @@ impl Replica {
     }
 }
 
+/// Why a replica is no member any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expulsion {
+    /// It was taken out.
+    Removed,
+    /// The cluster was reset or restored without it; with what a server of the cluster said.
+    LeftBehind(String),
+    /// None of that: the replica stops.
+    Stopped,
+}
+
 impl Core {
+    /// Remembers durably which cluster this replica belongs to, and tells others from now on.
+    pub(crate) async fn belong_to(&self, about: About) -> io::Result<()> {
+        if self.about.load().as_deref() == Some(&about) {
+            return Ok(());
+        }
+        let (files, folder) = (
+            Arc::clone(&self.options.platform.files),
+            self.options.data_dir.clone(),
+        );
+        let written = about.clone();
+        let write = move || written.write(&*files, &folder);
+        self.options.platform.blocking(write).await??;
+        self.peers.transport.introduce(&about.cluster);
+        self.about.store(Some(Arc::new(about)));
+        Ok(())
+    }
+
     pub(crate) fn is_initialized(&self) -> bool {
         self.raft
             .server_metrics()

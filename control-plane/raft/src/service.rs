@@ -1,5 +1,6 @@
 //! Answers the calls of other servers.
 
+mod caller;
 mod membership;
 
 use std::io;
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{
-    NotLeader, ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, SpaceReport, propose_response,
-    read_index_response,
+    NotLeader, ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk, SpaceReport,
+    propose_response, read_index_response,
 };
 use flotilla_store::Transaction;
 use futures::stream::{BoxStream, StreamExt as _};
@@ -41,6 +42,9 @@ pub enum AnswerError {
     /// It does not want to; nothing has happened.
     #[error("{0}")]
     Refused(String),
+    /// The caller's cluster was reset or restored without it; nothing has happened.
+    #[error("{0}")]
+    LeftBehind(String),
     /// The message cannot be decoded; nothing has happened.
     #[error("the message is not of this version")]
     Unreadable,

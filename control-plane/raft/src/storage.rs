@@ -1,5 +1,6 @@
 //! What a replica keeps on its disk: log, vote and snapshots.
 
+mod about;
 mod committed;
 mod disk;
 mod log;
@@ -10,6 +11,7 @@ mod snapshots;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use about::{About, FIRST_CLUSTER, FORMAT};
 pub(crate) use log::LogStore;
 pub(crate) use machine::{Machine, applied_to};
 pub(crate) use snapshots::{Saved, SnapshotFile, SnapshotFolder, read_snapshot};
@@ -37,6 +39,19 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong.
         damage: String,
+    },
+    /// A later release has written it.
+    #[error(
+        "the data in {path} has format {found}, and this release of flotilla reads up to {known}: start the release \
+         that wrote it, or a later one"
+    )]
+    Newer {
+        /// The replica's folder.
+        path: PathBuf,
+        /// The format of the folder.
+        found: u32,
+        /// The newest format that this program knows.
+        known: u32,
     },
     /// The folder belongs to another member.
     #[error("the data in {path} belongs to member {found}, not {wanted}")]

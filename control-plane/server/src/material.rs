@@ -90,6 +90,16 @@ pub(crate) struct Member {
     pub(crate) name: String,
 }
 
+impl Member {
+    /// A member that never was one.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            id: member_id(),
+            name: name.to_owned(),
+        }
+    }
+}
+
 /// The secrets of the cluster and the identity of this server.
 pub(crate) struct Material {
     pub(crate) ca: ClusterCa,
@@ -118,10 +128,7 @@ impl Material {
                 None => (ClusterCa::generate()?, new_key()?),
                 Some(join) => ask_to_join(join, options).await?,
             };
-            let member = Member {
-                id: member_id(),
-                name: options.name.clone(),
-            };
+            let member = Member::new(&options.name);
             folder.save(&ca, &service_account_key_pem, &member)?;
             (ca, service_account_key_pem, member)
         };
@@ -151,6 +158,21 @@ impl Material {
             &kubeconfig(&format!("https://{}", options.advertised()), &admin),
         )
     }
+}
+
+/// Writes what a server that starts in the folder finds as its own.
+pub(crate) fn save(
+    data_dir: &Path,
+    ca: &ClusterCa,
+    service_account_key_pem: &str,
+    member: &Member,
+) -> Result<(), MaterialError> {
+    let path = data_dir.join("pki");
+    create_private_folder(&path).map_err(|source| MaterialError::Write {
+        path: path.clone(),
+        source,
+    })?;
+    Folder { path }.save(ca, service_account_key_pem, member)
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

@@ -24,6 +24,8 @@ pub struct Options {
     pub tls_san: Vec<String>,
     /// The cluster to join; `None` starts one, or continues what the data folder holds.
     pub join: Option<JoinOptions>,
+    /// Whether the cluster goes on from this server's data with it as the only member; see `reset`.
+    pub reset_to_this_member: bool,
     /// Pod addresses of the whole cluster, IPv4: every node gets a /24 of it.
     pub cluster_cidr: String,
     /// Addresses of the cluster's services.

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use flotilla_api::{Reason, Status};
 use flotilla_apiserver::{ApiServer, ServiceAccountKeys};
 use flotilla_pki::{ClientTls, Identity, JoinToken, TlsError, channel, server_tls};
-use flotilla_raft::{Replica, Timing};
+use flotilla_raft::{Expulsion, Platform, Replica, Timing};
 use flotilla_resources::{EventWriter, Resources};
 use k8s_openapi::{
     ByteString,
@@ -23,6 +23,8 @@ use crate::{
     nodes::{
         Assignments, Liveness, Nodes, TOKEN_NAMESPACE, TOKEN_SECRET_TYPE, USAGE_SERVERS, token_secret_name,
     },
+    reset::{self, ResetError},
+    snapshots::Snapshotter,
 };
 
 /// The token with which servers join, and agents may.
@@ -71,6 +73,24 @@ pub enum ServerError {
     /// The other servers did not take this one in.
     #[error("cannot become a member of the cluster")]
     Join(#[from] flotilla_raft::JoinError),
+    /// The cluster cannot be reduced to this server.
+    #[error("cannot reset the cluster to this server")]
+    Reset(#[from] ResetError),
+    /// The cluster goes on without it.
+    #[error(
+        "{said}. This server, {name} (member {id}), stops. To let it join that cluster, move {folder} away and start it \
+         with --join HOST:PORT and a join token: it joins as a new member"
+    )]
+    LeftBehind {
+        /// What a server of that cluster said.
+        said: String,
+        /// The server's name.
+        name: String,
+        /// Its identity as a member.
+        id: u64,
+        /// The data folder.
+        folder: PathBuf,
+    },
     /// The others have taken it out.
     #[error(
         "this server, {name} (member {id}), was removed from the cluster and serves no longer; its data in {folder} \
@@ -109,6 +129,7 @@ pub struct Server {
 impl Server {
     /// Makes or reads keys and identity, opens the store and takes the port. Serves nothing yet.
     pub async fn new(options: Options, shutdown: CancellationToken) -> Result<Self, ServerError> {
+        reset::check(&options)?;
         let material = Material::obtain(&options)
             .await
             .map_err(|source| ServerError::Material {
@@ -174,7 +195,7 @@ impl Server {
             .material()
             .write_admin_kubeconfig(&self.options)
             .map_err(material)?;
-        let services = self.services()?;
+        let services = self.services(&tracker)?;
         tracker.spawn(listener::listen(
             self.listener,
             self.tls,
@@ -223,7 +244,7 @@ impl Server {
         ended
     }
 
-    fn services(&self) -> Result<Services, ServerError> {
+    fn services(&self, tracker: &TaskTracker) -> Result<Services, ServerError> {
         let keys =
             service_account_keys(self.nodes.material()).ok_or_else(|| ServerError::ServiceAccountKey {
                 folder: self.options.data_dir.clone(),
@@ -238,6 +259,11 @@ impl Server {
                 drain: self.drain.clone(),
                 stats: Arc::new(self.nodes.clone()),
                 in_flight: self.options.in_flight,
+                snapshots: Arc::new(Snapshotter::new(
+                    replica.clone(),
+                    self.nodes.material(),
+                    tracker.clone(),
+                )),
             },
             Arc::new(self.nodes.clone()),
             Arc::new(self.nodes.clone()),
@@ -256,12 +282,14 @@ pub(crate) fn service_account_keys(material: &Material) -> Option<ServiceAccount
 
 async fn open_replica(options: &Options, material: &Material) -> Result<Replica, ServerError> {
     let tls = ClientTls::with_identity(&material.identity)?;
+    let platform = Platform::real(Arc::new(move |address| channel(address, &tls)));
+    reset::prepare(options, material.member.id, &platform).await?;
     let options = flotilla_raft::Options {
         id: material.member.id,
         name: options.name.clone(),
         address: options.advertised(),
         data_dir: options.data_dir.join("store"),
-        platform: flotilla_raft::Platform::real(Arc::new(move |address| channel(address, &tls))),
+        platform,
         timing: Timing::default(),
         limits: flotilla_raft::Limits {
             quota_bytes: options.store_quota_bytes,
@@ -274,12 +302,18 @@ async fn open_replica(options: &Options, material: &Material) -> Result<Replica,
 /// Becomes a member, and stays one; returns when it cannot, or is none any more.
 async fn be_member(options: &Options, resources: &Resources, material: &Material) -> Result<(), ServerError> {
     enter(options, resources, material).await?;
-    resources.replica().expelled().await;
-    Err(ServerError::Removed {
-        name: options.name.clone(),
-        id: material.member.id,
-        folder: options.data_dir.clone(),
-    })
+    let (name, id) = (options.name.clone(), material.member.id);
+    let folder = options.data_dir.clone();
+    match resources.replica().expelled().await {
+        Expulsion::Stopped => Ok(()),
+        Expulsion::Removed => Err(ServerError::Removed { name, id, folder }),
+        Expulsion::LeftBehind(said) => Err(ServerError::LeftBehind {
+            said,
+            name,
+            id,
+            folder,
+        }),
+    }
 }
 
 /// Becomes a member: of the cluster that is joined, of the one that was left at the last stop, or of a new one.

@@ -35,6 +35,15 @@ impl Snapshot {
         self.revision
     }
 
+    /// The same objects at a later moment.
+    #[must_use]
+    pub fn at_revision(&self, revision: Revision) -> Snapshot {
+        Snapshot {
+            revision,
+            ..self.clone()
+        }
+    }
+
     /// One object.
     pub fn get(&self, key: &Key) -> Option<&Arc<Stored>> {
         self.objects.get(key)

@@ -62,7 +62,7 @@ fn path_allowed(user: &User, verb: &str, path: &str) -> bool {
         Metrics => user.is_in(GROUP_MONITORING),
         Root | CoreVersions | Groups | Group(_) | GroupVersion { .. } => user.is_in(GROUP_AUTHENTICATED),
         OpenApiV2 | OpenApiV3Index | OpenApiV3 { .. } => user.is_in(GROUP_AUTHENTICATED),
-        Resource(_) | Unknown => false,
+        Resource(_) | Snapshot | Unknown => false,
     }
 }
 
@@ -180,6 +180,12 @@ mod tests {
     fn those_who_are_known_may_look_at_discovery() {
         let somebody = user("x", &[]);
         check(&somebody, "get", "/apis/apps/v1", Ok(()));
+        check(
+            &somebody,
+            "get",
+            "/flotilla.dev/snapshot",
+            Err("forbidden: User \"x\" cannot get path \"/flotilla.dev/snapshot\""),
+        );
         check(
             &somebody,
             "create",

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use flotilla_api::{Reason, Status};
 use flotilla_apiserver::{
     ApiServer, Body, InFlightLimits, LogOptions, NodeStats, NodeStreams, Options, Peer, PodLogs,
-    ServiceAccountKeys, User,
+    ServiceAccountKeys, Snapshots, User,
 };
 use flotilla_raft::Replica;
 use flotilla_resources::Resources;
@@ -56,6 +56,17 @@ impl NodeStats for Reports {
 
     fn all(&self) -> Vec<Bytes> {
         self.0.lock().unwrap().values().cloned().collect()
+    }
+}
+
+/// A file that breaks off.
+struct NoSnapshots;
+
+#[async_trait]
+impl Snapshots for NoSnapshots {
+    async fn open(&self) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
+        let start = Bytes::from_static(b"FLTBAK");
+        Ok(futures::stream::iter([Ok(start), Err(Status::internal("cut"))]).boxed())
     }
 }
 
@@ -226,6 +237,7 @@ impl Cluster {
             drain: drain.clone(),
             stats: reports.clone(),
             in_flight,
+            snapshots: Arc::new(NoSnapshots),
         };
         let server = ApiServer::new(
             resources,

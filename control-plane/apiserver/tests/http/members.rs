@@ -65,3 +65,20 @@ async fn only_administrators_see_servers_and_nobody_makes_them() {
     let made = cluster.send(Method::POST, MEMBERS, &[], "{}").await;
     assert_eq!(made.code, 405);
 }
+
+#[tokio::test]
+async fn the_file_of_a_snapshot_is_for_administrators_only() {
+    let cluster = Cluster::start().await;
+    let path = "/flotilla.dev/snapshot";
+    // What breaks off is cut off: its reader looks for the end.
+    let answer = cluster.get(path).await;
+    assert_eq!((answer.code, answer.text.as_str()), (200, "FLTBAK"));
+    let node = User {
+        name: "system:node:a".into(),
+        groups: vec!["system:nodes".into()],
+    };
+    let refused = cluster.open_as(Some(node), Method::GET, path, &[], "").await;
+    read(refused).await.refused(403);
+    let posted = cluster.send(Method::POST, path, &[], "").await;
+    assert_eq!(posted.code, 405);
+}

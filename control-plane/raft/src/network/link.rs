@@ -93,7 +93,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
     ) -> Result<VoteResponse<u64>, OpenraftCallError> {
         let message = consensus::encode(&request);
         let answer = self.peers.transport.vote(&self.address, message).await;
-        read_answer(answer).map_err(RPCError::Unreachable)
+        read_answer(self.peers.notice(answer)).map_err(RPCError::Unreachable)
     }
 
     async fn full_snapshot(
@@ -130,9 +130,10 @@ impl PeerLink {
             .map_err(|error| Unreachable::new(&error))?;
         let message = consensus::encode(request);
         let call = self.peers.transport.append_entries(&self.address, message);
+        let peers = self.peers.clone();
         Ok(self.peers.tracker.spawn(async move {
             let _permit = permit;
-            read_answer(call.await)
+            read_answer(peers.notice(call.await))
         }))
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Core;
 use crate::members::{self, AddMemberError, Candidate, JoinError};
 use crate::network::CallError;
+use crate::storage::{About, FORMAT};
 
 /// How long joining may take in all, catching up with a large store included.
 const JOIN_LIMIT: Duration = Duration::from_secs(120);
@@ -109,7 +110,17 @@ async fn ask(core: &Core, server: &str) -> Result<Answer, JoinError> {
         Err(_) => return Ok(Answer::Later(format!("{server} has not answered"))),
     };
     Ok(match answer.outcome {
-        Some(add_member_response::Outcome::Members(_)) => Answer::Accepted,
+        Some(add_member_response::Outcome::Members(members)) => {
+            let about = About {
+                format: FORMAT,
+                cluster: members.cluster,
+                former: members.former_clusters,
+            };
+            match core.belong_to(about).await {
+                Ok(()) => Answer::Accepted,
+                Err(error) => Answer::Later(format!("the data folder cannot be written: {error}")),
+            }
+        }
         Some(add_member_response::Outcome::NotLeader(leader)) if !leader.leader_address.is_empty() => {
             Answer::AskInstead(leader.leader_address)
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use arc_swap::ArcSwapOption;
 use flotilla_store::State;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
@@ -22,10 +23,11 @@ use crate::retention::Keeper;
 use crate::runtime::Clock;
 use crate::shared::Shared;
 use crate::space::{Measuring, Space};
-use crate::storage::{self, LogStore, Machine, OpenError, Saved, SnapshotFolder};
+use crate::storage::{self, About, LogStore, Machine, OpenError, Saved, SnapshotFolder};
 
 /// What the folder held.
 struct Recovered {
+    about: Option<About>,
     log: LogStore,
     snapshots: SnapshotFolder,
     saved: Option<Saved>,
@@ -63,14 +65,14 @@ pub(super) async fn open(options: Options) -> Result<Core, OpenError> {
         limits: options.limits,
     };
     tracker.spawn(keeper.run());
-    Ok(start_tasks(
-        options,
-        (raft, clock),
-        peers,
-        shared,
-        snapshots,
-        recovered.log,
-    ))
+    let core = start_tasks(options, (raft, clock), peers, shared, snapshots, recovered.log);
+    // A member's folder from before folders said whose they are.
+    let legacy = core.is_initialized().then(|| About::new(storage::FIRST_CLUSTER));
+    if let Some(about) = recovered.about.or(legacy) {
+        let belongs = core.belong_to(about).await;
+        belongs.map_err(OpenError::folder(&core.options.data_dir))?;
+    }
+    Ok(core)
 }
 
 /// Starts what runs beside openraft; every task ends when the replica is closed.
@@ -139,6 +141,7 @@ fn start_tasks(
         snapshots,
         space,
         admitted: watch::Sender::new(false),
+        about: ArcSwapOption::empty(),
         clock,
         ended_term: AtomicU64::new(0),
         shared,
@@ -155,6 +158,11 @@ async fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let made = platform.blocking(move || files.create_folder(&folder)).await;
     let folder = &options.data_dir;
     made.unwrap_or_else(Err).map_err(OpenError::folder(folder))?;
+    let (files, path) = (Arc::clone(&platform.files), folder.clone());
+    let about = platform
+        .blocking(move || About::read(&*files, &path))
+        .await
+        .map_err(OpenError::folder(folder))??;
     let log = LogStore::open(platform, folder, options.id, options.limits.cache_bytes).await?;
     let (files, path) = (Arc::clone(&platform.files), folder.clone());
     let (snapshots, saved) = platform
@@ -164,6 +172,7 @@ async fn recover(options: &Options) -> Result<Recovered, OpenError> {
     let snapshot_end = saved.as_ref().and_then(|saved| saved.meta.last_log_id);
     storage::check_whole(&log, snapshot_end, folder)?;
     Ok(Recovered {
+        about,
         log,
         snapshots,
         saved,

@@ -11,7 +11,7 @@ use flotilla_proto::peer::{
 };
 use tokio::time::Instant;
 
-use super::Core;
+use super::{Core, Expulsion};
 use crate::members::{
     self, Knowledge, Member, MemberRole, MemberState, Removal, RemoveHereError, RemoveMemberError, Removed,
 };
@@ -134,10 +134,28 @@ impl Core {
         Ok(members::find(&self.members.membership(), id).is_some())
     }
 
-    /// Ends when the cluster says that this replica is no member any more, or when the replica stops.
+    /// Ends when this replica is no member any more, or when it stops.
     ///
     /// A removed member is not told: it may be away when it happens. It notices that it hears of no leader, and asks.
-    pub(crate) async fn watch_standing(&self) {
+    /// One that a reset or restored cluster has left behind is told by the answer to whatever it calls.
+    pub(crate) async fn watch_standing(&self) -> Expulsion {
+        let mut told = self.peers.left_behind.subscribe();
+        let left_behind = async {
+            // The sender is in `self`.
+            let said = told.wait_for(Option::is_some).await;
+            said.ok().and_then(|said| said.clone()).unwrap_or_default()
+        };
+        tokio::select! {
+            biased;
+            // Looking again later is all that is lost.
+            () = self.shared.closed.cancelled() => Expulsion::Stopped,
+            said = left_behind => Expulsion::LeftBehind(said),
+            () = self.removed() => Expulsion::Removed,
+        }
+    }
+
+    /// Ends when the cluster says that this replica is no member any more.
+    async fn removed(&self) {
         let mut leadership = self.leadership.clone();
         loop {
             let doubts = async {
@@ -146,11 +164,7 @@ impl Core {
                 let found = leadership.wait_for(|now| now.leader.is_some());
                 tokio::time::timeout(DOUBT_AFTER, found).await.is_err()
             };
-            let in_doubt = tokio::select! {
-                // Looking again later is all that is lost.
-                () = self.shared.closed.cancelled() => return,
-                in_doubt = doubts => in_doubt,
-            };
+            let in_doubt = doubts.await;
             if in_doubt && self.is_initialized() && self.is_expelled().await {
                 return;
             }
@@ -168,12 +182,14 @@ impl Core {
             }
             let request = ConfirmMemberRequest { id: self.options.id };
             let call = self.peers.transport.confirm_member(&member.address, request);
-            let Ok(Ok(answer)) = tokio::time::timeout(ASK_LIMIT, call).await else {
+            let Ok(answer) = tokio::time::timeout(ASK_LIMIT, call).await else {
                 continue;
             };
-            match answer.outcome {
-                Some(confirm_member_response::Outcome::IsMember(is_member)) => return !is_member,
-                _ => continue,
+            let Ok(answer) = self.peers.notice(answer) else {
+                continue;
+            };
+            if let Some(confirm_member_response::Outcome::IsMember(is_member)) = answer.outcome {
+                return !is_member;
             }
         }
         false

@@ -31,7 +31,15 @@ impl PeerService {
             empty,
         };
         let outcome = match core.members.add(&candidate).await {
-            Ok(members) => add_member_response::Outcome::Members(members_message(members)),
+            Ok(members) => {
+                let about = core.about.load();
+                let about = about.as_deref();
+                add_member_response::Outcome::Members(MembersMessage {
+                    cluster: about.map(|about| about.cluster.clone()).unwrap_or_default(),
+                    former_clusters: about.map(|about| about.former.clone()).unwrap_or_default(),
+                    ..members_message(members)
+                })
+            }
             Err(AddMemberError::NotLeader) => add_member_response::Outcome::NotLeader(not_leader(&core)),
             Err(AddMemberError::Unavailable(reason)) => add_member_response::Outcome::Unavailable(reason),
             Err(AddMemberError::Refused(reason)) => return Err(AnswerError::Refused(reason)),
@@ -132,6 +140,7 @@ fn member_message(member: Member) -> MemberMessage {
 fn members_message(members: Vec<Member>) -> MembersMessage {
     MembersMessage {
         members: members.into_iter().map(member_message).collect(),
+        ..MembersMessage::default()
     }
 }
 

@@ -198,7 +198,7 @@ async fn open(options: Options) -> Replica {
     }
 }
 
-fn connect(address: &str) -> Channel {
+pub(crate) fn connect(address: &str) -> Channel {
     let _: SocketAddr = address.parse().unwrap();
     Endpoint::from_shared(format!("http://{address}"))
         .unwrap()

@@ -6,10 +6,12 @@
 )]
 
 mod disks;
+mod formats;
+mod founding;
 mod harness;
 mod load;
-mod space;
 mod membership;
+mod space;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -202,3 +202,42 @@ async fn what_would_lose_the_quorum_is_refused() {
         .unwrap();
     assert_eq!(leading_replica.members().len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_gets_a_large_snapshot_and_votes_while_writes_go_on() {
+    let mut cluster = Cluster::new();
+    cluster.limits.kept_entries = 2;
+    let first = cluster.start(1).await;
+    first.replica.bootstrap().await.unwrap();
+    let big = "x".repeat(500_000);
+    for number in 0..60 {
+        let outcome = first
+            .replica
+            .propose(put(&format!("big-{number}"), &big, Require::Absent))
+            .await;
+        assert!(committed(&outcome.unwrap()));
+    }
+    let (stop, tracker) = (Arc::new(AtomicBool::new(false)), TaskTracker::new());
+    let (writing, stopped) = (first.replica.clone(), Arc::clone(&stop));
+    let writer = tracker.spawn(async move {
+        let mut number = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            let outcome = writing
+                .propose(put(&format!("pod-{number}"), "x", Require::Absent))
+                .await;
+            assert!(committed(&outcome.unwrap()));
+            number += 1;
+        }
+        number
+    });
+    let second = cluster.start(2).await;
+    within("join", second.replica.join(std::slice::from_ref(&first.address)))
+        .await
+        .unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let written = within("the writer", writer).await.unwrap();
+    assert!(written > 0);
+    assert!(second.replica.members().iter().all(|member| member.voter));
+    let snapshot = within("read", second.replica.read()).await.unwrap();
+    assert_eq!(snapshot.len(), 60 + written);
+}
