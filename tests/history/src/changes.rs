@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use crate::History;
-use crate::operation::{Action, Listing, Operation, Outcome, Revision};
+use crate::operation::{Action, Found, Listing, Operation, Outcome, Revision};
 use crate::stream::{Event, Kind, Step, Stream};
 use crate::violation::{Promise, Violation};
 
@@ -153,9 +153,11 @@ impl<'a> Changes<'a> {
             (Action::Delete { key, .. }, Outcome::Written(Some(revision))) => {
                 self.add(*revision, key, None, source)
             }
-            (Action::Get { key }, Outcome::Read(Some(object))) => {
-                self.add(object.revision, key, Some(&object.value), source)
-            }
+            (Action::Get { key }, Outcome::Read(Some(object)))
+            | (
+                Action::Put { key, .. } | Action::Delete { key, .. },
+                Outcome::Refused(Found::Object(object)),
+            ) => self.add(object.revision, key, Some(&object.value), source),
             (_, Outcome::Listed(listing)) => self.add_listing(listing, source),
             _ => Ok(()),
         }

@@ -94,7 +94,9 @@ fn step<'a>(operation: &'a Operation, changes: &Changes<'a>) -> Option<(&'a str,
 fn observe(steps: &mut [Step<'_>]) {
     let mut read_at: BTreeMap<&str, u64> = BTreeMap::new();
     for step in steps.iter() {
-        if let What::Read(Some(Object { value, .. })) = step.what {
+        if let What::Read(Some(Object { value, .. }))
+        | What::Refused(_, Found::Object(Object { value, .. })) = step.what
+        {
             let time = read_at.entry(value).or_insert(u64::MAX);
             *time = step.ended.min(*time);
         }

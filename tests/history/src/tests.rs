@@ -86,6 +86,15 @@ fn an_unknown_write_may_have_happened_or_not_or_late() {
 }
 
 #[test]
+fn an_unknown_write_may_be_seen_by_a_refusal_only() {
+    right(
+        "1 0-10 put a=x -> unknown
+         2 5-20 create a=y -> refused x@1
+         2 30-40 put a=z -> @2",
+    );
+}
+
+#[test]
 fn deletions_whose_answers_tell_no_revision_are_understood() {
     right(
         "1 0-10 create a=x -> @1
