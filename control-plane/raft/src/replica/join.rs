@@ -60,7 +60,7 @@ pub(super) async fn join(core: &Core, servers: &[String]) -> Result<(), JoinErro
     }
 }
 
-/// The servers to ask: those named, then those that the log names.
+/// The servers to ask: those named, then those that the log names, this one among them.
 fn known_servers(core: &Core, servers: &[String]) -> VecDeque<String> {
     let mut known: VecDeque<String> = servers.iter().cloned().collect();
     for member in members::list(&core.members.membership()) {
@@ -68,8 +68,8 @@ fn known_servers(core: &Core, servers: &[String]) -> VecDeque<String> {
             known.push_back(member.address);
         }
     }
-    if known.is_empty() {
-        // The only member of a cluster: it announces its address to itself.
+    if core.is_initialized() {
+        // It may lead: then the others name it under its old address, and only itself can change that.
         known.push_back(core.options.address.clone());
     }
     known
