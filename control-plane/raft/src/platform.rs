@@ -176,8 +176,9 @@ pub trait Threads: Send + Sync {
 
 /// Is told what a replica does, to check it.
 pub trait Witness: Send + Sync {
-    /// An entry was added to the log. `content` is what the disk gets of it.
-    fn appended(&self, term: u64, index: u64, content: &[u8]);
+    /// An entry was added to the log, after another (term and index) unless it is the first. `content` is what the
+    /// disk gets of it.
+    fn appended(&self, previous: Option<(u64, u64)>, term: u64, index: u64, content: &[u8]);
 
     /// An entry was applied; `after` is the state with it.
     fn applied(&self, term: u64, index: u64, after: &flotilla_store::Snapshot);

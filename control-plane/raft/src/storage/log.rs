@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use flotilla_store::planted::{PlantedBug, is_planted};
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
-use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, ErrorSubject, ErrorVerb, LeaderId, OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
 use self::tail::Tail;
@@ -42,6 +42,8 @@ pub(crate) struct LogStore {
     index: Arc<Mutex<Index>>,
     committed_file: Arc<CommittedFile>,
     platform: Platform,
+    /// The member that it belongs to.
+    identity: u64,
 }
 
 /// What is known of the log without reading it.
@@ -100,6 +102,7 @@ impl LogStore {
             index: Arc::new(Mutex::new(index)),
             committed_file: Arc::new(file),
             platform,
+            identity,
         };
         Ok((log, recovered.unmarked))
     }
@@ -263,8 +266,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
+    /// A leader that starts again is no longer one. openraft 0.9 would let it go on in its term; but it sends entries
+    /// to others before its own disk has them, so it may have lost some that a majority took, and would put others
+    /// in their place under the same index and term.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.index().vote)
+        let vote = self.index().vote;
+        Ok(vote.map(|vote| {
+            let LeaderId { term, node_id } = vote.leader_id;
+            if node_id == self.identity {
+                Vote::new(term, node_id)
+            } else {
+                vote
+            }
+        }))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
@@ -296,7 +310,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 let log_id = entry.log_id;
                 let record = record::seal(&consensus::encode(&entry));
                 if let Some(witness) = &self.platform.witness {
-                    witness.appended(log_id.leader_id.term, log_id.index, &record);
+                    let previous = index.tail.last().or(index.purged);
+                    let previous = previous.map(|previous| (previous.leader_id.term, previous.index));
+                    witness.appended(previous, log_id.leader_id.term, log_id.index, &record);
                 }
                 let chunks = record::chunks(log_id.index, &record);
                 index.tail.push(entry, chunks.len());
@@ -404,6 +420,20 @@ mod tests {
             (log.purged(), log.committed()),
             (Some(log_id(1, 5)), Some(log_id(1, 7)))
         );
+    }
+
+    #[tokio::test]
+    async fn a_leader_is_none_any_more_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(folder.path()).await;
+        log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
+        log.close();
+        let mut log = open(folder.path()).await;
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+        log.save_vote(&Vote::new_committed(4, 2)).await.unwrap();
+        log.close();
+        let mut log = open(folder.path()).await;
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(4, 2)));
     }
 
     #[tokio::test]
