@@ -174,11 +174,22 @@ pub trait Threads: Send + Sync {
     fn start(&self, name: &str, task: BoxFuture<'static, ()>) -> io::Result<Join>;
 }
 
+/// Which entry of a log: its index, and whose it is. openraft 0.9 may have two leaders in one term, one after the
+/// other, whose entries are told apart by the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The term.
+    pub term: u64,
+    /// The member that led.
+    pub leader: u64,
+    /// The index.
+    pub index: u64,
+}
+
 /// Is told what a replica does, to check it.
 pub trait Witness: Send + Sync {
-    /// An entry was added to the log, after another (term and index) unless it is the first. `content` is what the
-    /// disk gets of it.
-    fn appended(&self, previous: Option<(u64, u64)>, term: u64, index: u64, content: &[u8]);
+    /// An entry was added to the log, after another unless it is the first. `content` is what the disk gets of it.
+    fn appended(&self, previous: Option<Place>, place: Place, content: &[u8]);
 
     /// An entry was applied; `after` is the state with it.
     fn applied(&self, term: u64, index: u64, after: &flotilla_store::Snapshot);

@@ -238,6 +238,18 @@ fn nodes_and_client_verbs_never_see_the_store() {
 }
 
 #[test]
+fn what_is_shipped_uses_no_test_crate() {
+    let shipped = |name: &str| {
+        let of_tests = ["flotilla-sim", "flotilla-history", "flotilla-workload"];
+        !of_tests.contains(&name) && !name.ends_with("-tests")
+    };
+    forbid(
+        shipped,
+        &["flotilla-sim", "flotilla-history", "flotilla-workload"],
+    );
+}
+
+#[test]
 fn every_manifest_that_is_shipped_is_yaml() {
     let shipped: Vec<Source> = sources(&[".yaml", ".yml"])
         .into_iter()

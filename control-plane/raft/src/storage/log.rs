@@ -24,7 +24,7 @@ use super::committed::CommittedFile;
 use super::disk::Disk;
 use super::{OpenError, io_error, record};
 use crate::consensus::{self, Entry, LogId, StorageError, TypeConfig, Vote};
-use crate::platform::{Change, OpenTreeError, Platform};
+use crate::platform::{Change, OpenTreeError, Place, Platform};
 
 const VOTE_KEY: &[u8] = b"m:vote";
 const PURGED_KEY: &[u8] = b"m:purged";
@@ -214,6 +214,14 @@ fn entry_bytes(entry: &Entry) -> usize {
         }
 }
 
+fn place(log_id: LogId) -> Place {
+    Place {
+        term: log_id.leader_id.term,
+        leader: log_id.leader_id.node_id,
+        index: log_id.index,
+    }
+}
+
 fn put(key: &'static [u8], value: &impl serde::Serialize) -> Change {
     Change::Put(Bytes::from_static(key), record::seal(&consensus::encode(value)))
 }
@@ -311,8 +319,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 let record = record::seal(&consensus::encode(&entry));
                 if let Some(witness) = &self.platform.witness {
                     let previous = index.tail.last().or(index.purged);
-                    let previous = previous.map(|previous| (previous.leader_id.term, previous.index));
-                    witness.appended(previous, log_id.leader_id.term, log_id.index, &record);
+                    witness.appended(previous.map(place), place(log_id), &record);
                 }
                 let chunks = record::chunks(log_id.index, &record);
                 index.tail.push(entry, chunks.len());
