@@ -74,9 +74,9 @@ impl Disk {
         }
     }
 
-    /// From now on no flush is carried out or answered, until the power is cut.
-    pub(super) fn hold_flushes(&self) {
-        *lock(&self.shared.flushes) = Flushes::Hold;
+    /// After so many more, no flush is carried out or answered, until the power is cut.
+    pub(super) fn hold_flushes(&self, after: u32) {
+        *lock(&self.shared.flushes) = Flushes::Hold { after };
     }
 
     /// Whether a flush is held before `limit` is over: what it is for is in the cache then, and may be lost.
@@ -143,8 +143,8 @@ enum Flushes {
     /// They are carried out.
     #[default]
     Done,
-    /// They are not, and none has come yet.
-    Hold,
+    /// So many more are.
+    Hold { after: u32 },
     /// One has come, and waits.
     Held,
 }
@@ -164,12 +164,16 @@ impl nbd::Export for Shared {
 
     fn flush(&self) -> io::Result<bool> {
         let mut flushes = lock(&self.flushes);
-        if *flushes == Flushes::Done {
-            return lock(&self.cached).flush().map(|()| true);
+        match &mut *flushes {
+            Flushes::Done => {}
+            Flushes::Hold { after: left @ 1.. } => *left -= 1,
+            Flushes::Hold { after: 0 } | Flushes::Held => {
+                *flushes = Flushes::Held;
+                self.flush_came.notify_all();
+                return Ok(false);
+            }
         }
-        *flushes = Flushes::Held;
-        self.flush_came.notify_all();
-        Ok(false)
+        lock(&self.cached).flush().map(|()| true)
     }
 }
 

@@ -35,15 +35,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Boots the machines; the second and third server join the first one's cluster. `flags` are further ones of
-    /// `flotilla server`.
+    /// Three machines with empty disks, off. `flags` are further ones of `flotilla server`.
     ///
     /// Has loopback addresses that are made of this process's id, so there can be one in a process.
-    ///
-    /// # Panics
-    ///
-    /// If no cluster comes of it, with what the machines have said.
-    pub fn boot(flotilla: &Path, flags: &str) -> Self {
+    pub fn new(flotilla: &Path, flags: &str) -> Self {
         let image = Image::new(include_str!("fleet/member.sh"));
         image.add(flotilla, "/bin/flotilla");
         let root = image.disk();
@@ -52,21 +47,39 @@ impl Fleet {
         let switch = Switch::start(folder.path().join("switch"));
         let machines =
             (1..).map(|number| Machine::new(folder.path(), &root, &switch, number, outside(number)));
-        let mut fleet = Self {
+        Self {
             machines: machines.take(MACHINES).collect(),
             _switch: switch,
             _image: image,
             folder,
             token: String::new(),
             flags: flags.to_owned(),
-        };
+        }
+    }
+
+    /// Three machines that run a cluster.
+    ///
+    /// # Panics
+    ///
+    /// If no cluster comes of it, with what the machines have said.
+    pub fn boot(flotilla: &Path, flags: &str) -> Self {
+        let mut fleet = Self::new(flotilla, flags);
         fleet.start(&[0]);
-        let kubeconfig = fleet.machines[0].wait_for("### kubeconfig ", BOOT_LIMIT);
-        fs::write(fleet.kubeconfig(), kubeconfig).expect("a file can be written");
-        fleet.token = fleet.machines[0].wait_for("### token ", BOOT_LIMIT);
+        fleet.await_founding();
         fleet.start(&[1, 2]);
-        fleet.wait_until_ready();
+        fleet.wait_until_ready(&[0, 1, 2]);
         fleet
+    }
+
+    /// Waits until the first machine, which has been switched on, has started a cluster; the others need that to join.
+    ///
+    /// # Panics
+    ///
+    /// If it has not in time.
+    pub fn await_founding(&mut self) {
+        let kubeconfig = self.machines[0].wait_for("### kubeconfig ", BOOT_LIMIT);
+        fs::write(self.kubeconfig(), kubeconfig).expect("a file can be written");
+        self.token = self.machines[0].wait_for("### token ", BOOT_LIMIT);
     }
 
     /// Where the servers are reached, by number of their machine.
@@ -88,14 +101,14 @@ impl Fleet {
         }
     }
 
-    /// Waits until every server says that it is ready.
+    /// Waits until the servers of these machines say that they are ready.
     ///
     /// # Panics
     ///
     /// If one does not in time, or has ended; with what the machines have said.
-    pub fn wait_until_ready(&self) {
+    pub fn wait_until_ready(&self, numbers: &[usize]) {
         let end = Instant::now() + BOOT_LIMIT;
-        for machine in &self.machines {
+        for machine in numbers.iter().map(|number| &self.machines[*number]) {
             while !is_ready(machine.outside()) {
                 let in_time = Instant::now() < end && !machine.has_ended();
                 assert!(in_time, "a server is not ready:\n{}", self.said());
@@ -120,13 +133,18 @@ impl Fleet {
         )
     }
 
-    /// Waits until a disk has been asked for a flush, and does not do it.
+    /// After so many more flushes the disk of a machine carries out none, until its power is cut.
+    pub fn hold_flushes(&self, number: usize, after: u32) {
+        self.machines[number].hold_flushes(after);
+    }
+
+    /// Waits until a flush is held.
     ///
     /// # Panics
     ///
-    /// If none comes before `limit` is over.
-    pub fn hold_flush(&self, number: usize, limit: Duration) {
-        let held = self.machines[number].hold_flush(limit);
+    /// If none is before `limit` is over.
+    pub fn await_held_flush(&self, number: usize, limit: Duration) {
+        let held = self.machines[number].wait_for_flush(limit);
         assert!(held, "nothing was flushed:\n{}", self.said());
     }
 
@@ -144,7 +162,7 @@ impl Fleet {
         })
     }
 
-    /// What the machines have said.
+    /// What the machines have said last.
     pub fn said(&self) -> String {
         let said = self.machines.iter().map(Machine::said);
         said.collect::<Vec<_>>().join("\n=== next machine ===\n")

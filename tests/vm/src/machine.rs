@@ -17,6 +17,8 @@ use crate::{
 const MEMORY_MIB: &str = "512";
 /// The size of the disk that outlives a power cut.
 const DISK_MIB: u64 = 512;
+/// How much of what a machine has said is told when something is wrong.
+const LINES_TOLD: usize = 60;
 /// What a guest says on its console when its script has nothing more to do.
 const END: &str = "### end";
 
@@ -104,10 +106,13 @@ impl Machine {
         self.running = Some(Running { qemu, reader });
     }
 
-    /// From now on its disk carries out no flush; whether one has come before `limit` is over, so that a cut would lose
-    /// something.
-    pub fn hold_flush(&self, limit: Duration) -> bool {
-        self.disk.hold_flushes();
+    /// After so many more flushes its disk carries out none, until the power is cut.
+    pub fn hold_flushes(&self, after: u32) {
+        self.disk.hold_flushes(after);
+    }
+
+    /// Whether a flush has been held before `limit` is over, so that a cut loses something.
+    pub fn wait_for_flush(&self, limit: Duration) -> bool {
         self.disk.wait_for_flush(limit)
     }
 
@@ -143,7 +148,7 @@ impl Machine {
         self.console.has_ended()
     }
 
-    /// All that it has said, of every boot.
+    /// What it has said last.
     pub fn said(&self) -> String {
         self.console.text()
     }
@@ -218,6 +223,7 @@ impl Console {
 
     fn text(&self) -> String {
         let spoken = self.spoken.lock().unwrap_or_else(PoisonError::into_inner);
-        spoken.lines.join("\n")
+        let last = &spoken.lines[spoken.lines.len().saturating_sub(LINES_TOLD)..];
+        last.join("\n")
     }
 }

@@ -1,7 +1,8 @@
 //! Real kernels whose power is cut: what a disk was told to keep, and what a cluster has acknowledged, is there afterwards.
 //!
 //! A few cuts by default; `FLOTILLA_POWER_CUTS` asks for more, and `FLOTILLA_POWER_SEED` for the same choices again (which
-//! machines, after how many writes, what their disks lose: not the same interleaving). `CONTRIBUTING.md` has the command.
+//! machines, after how many writes or flushes, what their disks lose: not the same interleaving). `CONTRIBUTING.md` has the
+//! command.
 
 #![allow(
     clippy::print_stderr,
@@ -21,11 +22,13 @@ use flotilla_workload::{Access, Counts, Plan, Server, Workload, WorkloadError};
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng, seq::IndexedRandom as _};
 
 /// Emulation is some ten times slower than the machine itself.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const CUTS: u32 = 4;
 /// How many cuts a workload lives through before what it saw is checked: a write must survive later cuts, too.
 const CUTS_PER_HISTORY: u32 = 5;
+/// The small ones make many writes; the large ones make snapshots, one for each 16 MiB of log.
+const OBJECT_BYTES: [usize; 2] = [1 << 10, 96 << 10];
 const ALL: [usize; MACHINES] = [0, 1, 2];
 
 #[test]
@@ -54,7 +57,14 @@ fn no_acknowledged_write_is_lost_in_power_cuts() {
     let mut fleet = Fleet::boot(&binary("release"), "");
     let mut done = 0;
     while done < cuts {
-        let workload = start(&fleet, &format!("cuts-{done}"), seed + u64::from(done));
+        let plan = Plan {
+            namespace: format!("cuts-{done}"),
+            object_bytes: *OBJECT_BYTES.choose(&mut random).expect("there are some"),
+            seed: random.random(),
+            ..Plan::default()
+        };
+        eprintln!("objects of {} bytes", plan.object_bytes);
+        let workload = start(&fleet, plan);
         let end = cuts.min(done + CUTS_PER_HISTORY);
         while done < end {
             let choice = Choice::new(&mut random);
@@ -69,7 +79,37 @@ fn no_acknowledged_write_is_lost_in_power_cuts() {
     }
 }
 
-/// The test above proves nothing unless it fails for a server that leaves the disk's cache alone.
+/// How many flushes it takes from a machine's first start until its server is a member: some twenty.
+const FLUSHES_OF_FIRST_START: u32 = 20;
+const CUTS_OF_FIRST_START: u32 = 2;
+
+#[test]
+fn a_first_start_that_is_cut_short_begins_anew() {
+    let seed = number("FLOTILLA_POWER_SEED").unwrap_or_else(seed_of_now);
+    eprintln!("FLOTILLA_POWER_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let mut fleet = Fleet::new(&binary("release"), "");
+    for machine in [0, 1] {
+        let cuts = number("FLOTILLA_POWER_CUTS").unwrap_or(CUTS_OF_FIRST_START.into());
+        for _ in 0..cuts {
+            let (after, cut) = (random.random_range(0..FLUSHES_OF_FIRST_START), draw(&mut random));
+            eprint!("machine {machine}, flush {after}, {cut:?}");
+            fleet.hold_flushes(machine, after);
+            fleet.start(&[machine]);
+            fleet.await_held_flush(machine, LIMIT);
+            let loss = fleet.cut_power(&[machine], |_| cut);
+            eprintln!(" -> {loss:?}");
+        }
+        fleet.start(&[machine]);
+        if machine == 0 {
+            fleet.await_founding();
+        }
+        fleet.wait_until_ready(&[machine]);
+    }
+}
+
+/// [`no_acknowledged_write_is_lost_in_power_cuts`] proves nothing unless it fails for a server that leaves the disk's
+/// cache alone.
 ///
 /// Runs the debug binary, which must have been built with the feature `planted-bugs`: it flushes sled's buffers to the
 /// kernel, and leaves out the `fdatasync` that follows.
@@ -84,7 +124,7 @@ fn it_would_be_seen_if_the_disk_were_not_synced() {
         binary.display()
     );
     let mut fleet = Fleet::boot(&binary, "--skip-data-sync");
-    let workload = start(&fleet, "cuts", 1);
+    let workload = start(&fleet, Plan::default());
     await_writes(&fleet, &workload, 50);
     fleet.cut_power(&ALL, |_| Cut::LosesAll);
     fleet.start(&ALL);
@@ -121,29 +161,33 @@ impl Choice {
     }
 }
 
+fn draw(random: &mut SmallRng) -> Cut {
+    match random.random_bool(0.5) {
+        true => Cut::LosesAll,
+        false => Cut::LosesSome {
+            seed: random.random(),
+        },
+    }
+}
+
 /// Cuts the power, boots again and waits until all are back.
 fn cut(fleet: &mut Fleet, workload: &Workload, choice: &Choice) {
     await_writes(fleet, workload, choice.writes);
     if let Some(machine) = choice.flush_of {
-        fleet.hold_flush(machine, LIMIT);
+        fleet.hold_flushes(machine, 0);
+        fleet.await_held_flush(machine, LIMIT);
     }
     let loss = fleet.cut_power(&choice.machines, |machine| choice.cuts[machine]);
     let begun = Instant::now();
     fleet.start(&choice.machines);
-    fleet.wait_until_ready();
+    fleet.wait_until_ready(&ALL);
     eprintln!(" -> {loss:?}, ready after {:.1?}", begun.elapsed());
 }
 
-fn start(fleet: &Fleet, namespace: &str, seed: u64) -> Workload {
+fn start(fleet: &Fleet, plan: Plan) -> Workload {
     let access = Access::read(&fleet.kubeconfig()).expect("the kubeconfig is whole");
     let servers = fleet.servers().into_iter();
     let servers = servers.map(|server| Server::at(&server.to_string(), server));
-    let plan = Plan {
-        namespace: namespace.to_owned(),
-        object_bytes: 1024,
-        seed,
-        ..Plan::default()
-    };
     Workload::start(access, servers.collect(), plan).expect("the cluster works")
 }
 

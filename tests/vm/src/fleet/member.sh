@@ -17,8 +17,16 @@ hostname "$flotilla_name"
 mount -t ext4 /dev/vdb /mnt || { echo "### end: the disk cannot be mounted"; poweroff -f; }
 
 data=/mnt/server
-flotilla server --name "$flotilla_name" --address "$flotilla_address" --data-dir "$data" --disable-agent $flotilla_flags \
-    2>&1 &
+# As a service manager does it, but not for ever: one that refuses to start should be seen.
+serve() {
+    for attempt in 1 2 3 4 5; do
+        flotilla server --name "$flotilla_name" --address "$flotilla_address" --data-dir "$data" --disable-agent \
+            $flotilla_flags 2>&1
+        echo "the server ended with status $?"
+        sleep 1
+    done
+}
+serve &
 server=$!
 # What the others need to join, and clients to be let in.
 tell() {
@@ -27,5 +35,5 @@ tell() {
 }
 if [ "$flotilla_first" ]; then tell kubeconfig admin.kubeconfig; tell token join-token; fi
 wait $server
-echo "### end: the server ended with status $?"
+echo "### end: the server does not go on"
 poweroff -f
