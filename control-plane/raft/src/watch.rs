@@ -52,6 +52,10 @@ impl Watch {
         namespace: Option<String>,
         after: Revision,
     ) -> Result<Watch, WatchError> {
+        // Whoever starts anew when a watch ends would otherwise do so in a loop that never waits.
+        if shared.closed.is_cancelled() {
+            return Err(WatchError::Closed);
+        }
         let news = shared.subscribe(&resource);
         let watch = Watch {
             shared,

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use flotilla_network::netns;
-use flotilla_workload::{Access, Counts, Plan, Server, Workload, dial};
+use flotilla_workload::{Access, Counts, Plan, Probe, Server, Workload, dial};
 use serde_json::Value;
 
 use crate::{Cluster, eventually, succeed};
@@ -23,6 +23,7 @@ pub struct Store<'a> {
     pub cluster: &'a Cluster,
     /// Its servers.
     pub servers: Vec<Server>,
+    access: Access,
     workload: Workload,
 }
 
@@ -31,10 +32,12 @@ impl<'a> Store<'a> {
     pub fn load(cluster: &'a Cluster, plan: Plan) -> Self {
         let access = Access::read(cluster.kubeconfig()).expect("the cluster's kubeconfig is usable");
         let servers = servers(cluster);
-        let workload = Workload::start(access, servers.clone(), plan).expect("the cluster works at first");
+        let workload =
+            Workload::start(access.clone(), servers.clone(), plan).expect("the cluster works at first");
         let store = Self {
             cluster,
             servers,
+            access,
             workload,
         };
         store.make_progress(20);
@@ -46,6 +49,21 @@ impl<'a> Store<'a> {
         let wanted = self.workload.acknowledged() + writes;
         eventually("writes are acknowledged", PROGRESS_LIMIT, || {
             (self.workload.acknowledged() >= wanted).then_some(())
+        });
+    }
+
+    /// A way to ask one server.
+    pub fn probe(&self, server: &str) -> Probe {
+        let server = self.servers.iter().find(|found| found.name == server);
+        let server = server.expect("the server is one of the cluster's").clone();
+        Probe::new(self.access.clone(), server).expect("there are threads and sockets")
+    }
+
+    /// Waits until a server is ready.
+    pub fn wait_until_ready(&self, server: &str) {
+        let mut probe = self.probe(server);
+        eventually(&format!("{server} is ready"), PROGRESS_LIMIT, || {
+            probe.get("/readyz").filter(|(code, _)| *code == 200).map(drop)
         });
     }
 

@@ -12,6 +12,7 @@ mod api;
 mod caller;
 mod client;
 mod counts;
+mod probe;
 mod shared;
 mod watcher;
 
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 pub use access::{Access, ReadAccessError, Server, dial};
 pub use counts::Counts;
+pub use probe::Probe;
 
 use api::PREFIX;
 use client::Client;

@@ -115,6 +115,9 @@ async fn one_disk_fails(sick: u64) {
         }
     });
     assert_eq!(ended.await, WatchError::Closed);
+    // Another one would never have an event; whoever is told so does not start watches in a loop.
+    let again = sick.watch(pods(), None, Revision(0)).err();
+    assert_eq!(again, Some(WatchError::Closed));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

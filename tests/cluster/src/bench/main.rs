@@ -2,7 +2,10 @@
 //!
 //! `flotilla-bench node` measures what is promised of a single node instead; `deploy/bench-node` runs that.
 //! `flotilla-bench store` measures the store beside etcd; `deploy/bench-store` runs that.
+//! `flotilla-bench failover [TIMES]` measures how long nothing can be written when the leader is killed, and when it is
+//! stopped in order.
 
+mod failover;
 mod node;
 mod store;
 
@@ -63,6 +66,11 @@ fn main() {
         ["node"] => {
             head();
             node::measure();
+        }
+        ["failover", ref times @ ..] => {
+            head();
+            let times = times.first().and_then(|times| times.parse().ok());
+            failover::measure(times.unwrap_or(50));
         }
         _ => {
             head();
