@@ -23,7 +23,7 @@ pub(crate) async fn perform(network: &Network, address: &str, action: Action, pa
     });
     match call.await {
         Ok(outcome) => outcome,
-        Err(CallError::NotDelivered(_) | CallError::Refused(_)) => Outcome::Failed,
+        Err(CallError::NotDelivered(_) | CallError::Refused(_) | CallError::LeftBehind(_)) => Outcome::Failed,
         Err(CallError::Unknown(_)) => unanswered(&action),
     }
 }

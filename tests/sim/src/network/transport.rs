@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::peer::{
-    AddMemberRequest, AddMemberResponse, ProposeRequest, ProposeResponse, ReadIndexResponse, SnapshotChunk,
-    SpaceReport, TakeOverRequest,
+    AddMemberRequest, AddMemberResponse, ConfirmMemberRequest, ConfirmMemberResponse, EndTermRequest,
+    EndTermResponse, MemberStatesResponse, ProposeRequest, ProposeResponse, ReadIndexResponse,
+    RemoveMemberRequest, RemoveMemberResponse, SnapshotChunk, SpaceReport, TakeOverRequest,
 };
 use flotilla_raft::platform::DiskFile;
 use flotilla_raft::{AnswerError, Call, CallError, Transport};
@@ -28,6 +29,7 @@ const PIECE_BYTES: usize = 400;
 fn to_call_error(error: AnswerError) -> CallError {
     match error {
         AnswerError::Refused(reason) => CallError::Refused(reason),
+        AnswerError::LeftBehind(reason) => CallError::LeftBehind(reason),
         error => CallError::Unknown(error.to_string()),
     }
 }
@@ -105,11 +107,51 @@ impl Transport for HostTransport {
         })
     }
 
+    fn end_term(&self, address: &str, request: EndTermRequest) -> Call<EndTermResponse> {
+        self.network.call(self.host, address, "end term", move |target| {
+            let request = request.clone();
+            async move { target.service.end_term(&request) }
+                .map_err(to_call_error)
+                .boxed()
+        })
+    }
+
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()> {
         self.network.call(self.host, address, "take over", move |target| {
-            let done = target.service.take_over(&request);
-            ready(done.map_err(to_call_error)).boxed()
+            let request = request.clone();
+            async move { target.service.take_over(&request).await }
+                .map_err(to_call_error)
+                .boxed()
         })
+    }
+
+    fn remove_member(&self, address: &str, request: RemoveMemberRequest) -> Call<RemoveMemberResponse> {
+        self.network
+            .call(self.host, address, "remove member", move |target| {
+                let request = request.clone();
+                async move { target.service.remove_member(&request).await }
+                    .map_err(to_call_error)
+                    .boxed()
+            })
+    }
+
+    fn confirm_member(&self, address: &str, request: ConfirmMemberRequest) -> Call<ConfirmMemberResponse> {
+        self.network
+            .call(self.host, address, "confirm member", move |target| {
+                let request = request.clone();
+                async move { target.service.confirm_member(&request).await }
+                    .map_err(to_call_error)
+                    .boxed()
+            })
+    }
+
+    fn member_states(&self, address: &str) -> Call<MemberStatesResponse> {
+        self.network
+            .call(self.host, address, "member states", move |target| {
+                async move { target.service.member_states() }
+                    .map_err(to_call_error)
+                    .boxed()
+            })
     }
 }
 
