@@ -60,8 +60,10 @@ impl Cell {
         format!("{}, {}", self.what, self.clients)
     }
 
+    /// Servers hand transactions to their leader only, and read nothing from each other.
     fn asks(&self, protocol: Protocol) -> bool {
-        self.verb == Verb::Write || protocol != Protocol::Peer
+        let leads = matches!(self.place, Place::Leader);
+        protocol != Protocol::Peer || (self.verb == Verb::Write && leads)
     }
 
     fn request(&self, protocol: Protocol, number: usize) -> Request<Piece> {
