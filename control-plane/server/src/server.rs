@@ -305,7 +305,8 @@ async fn be_member(options: &Options, resources: &Resources, material: &Material
     let (name, id) = (options.name.clone(), material.member.id);
     let folder = options.data_dir.clone();
     match resources.replica().expelled().await {
-        Expulsion::Stopped => Ok(()),
+        // It was asked to, or its disk has failed: then it stays, to say so to whoever asks for its health.
+        Expulsion::Stopped => std::future::pending().await,
         Expulsion::Removed => Err(ServerError::Removed { name, id, folder }),
         Expulsion::LeftBehind(said) => Err(ServerError::LeftBehind {
             said,
