@@ -82,7 +82,7 @@ pub(crate) struct Scene {
     pub(crate) all: Vec<HostId>,
     /// The host that leads.
     pub(crate) leading: Option<HostId>,
-    /// Whether one disk may be lost now: no other loss is unrepaired.
+    /// Whether one disk or address may be lost now: no other loss is unrepaired.
     pub(crate) may_lose: bool,
     /// Whether another server may join.
     pub(crate) may_grow: bool,
@@ -119,7 +119,8 @@ impl Menu {
             Kind::Disk => Some(Fault::Disk(host, health(chance), lasts)),
             Kind::FlipBit => loses(Fault::FlipBit(host, lasts)),
             Kind::Wipe => loses(Fault::Wipe(host, lasts)),
-            Kind::Move => Some(Fault::Move(host, lasts)),
+            // Servers that all move before anybody hears of it cannot find each other.
+            Kind::Move => loses(Fault::Move(host, lasts)),
             Kind::Grow => scene.may_grow.then_some(Fault::Grow),
         }
     }

@@ -41,11 +41,11 @@ pub(crate) struct World {
     next_member: u64,
     moves: u64,
     faults: u64,
-    /// A disk was lost, and is not replaced yet; then a write has to get through as well.
+    /// A disk or an address was lost, and is not replaced yet; then a write has to get through as well.
     loss: Loss,
 }
 
-/// How far the replacement of a lost disk has come.
+/// How far the replacement of a lost disk or address has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     None,
@@ -147,13 +147,13 @@ impl World {
         let broken = &mut self.hosts[host];
         broken.kill(crate::disk::Cut::Process);
         match refusal {
+            Refusal::Damaged(_) | Refusal::Disk(_) if broken.is_damaged => {
+                self.replace(host);
+                self.schedule(100, End::Start(host));
+            }
             Refusal::Disk(_) => {
                 broken.disk.set_health(Health::default());
                 self.schedule(200, End::Start(host));
-            }
-            Refusal::Damaged(_) if broken.is_damaged => {
-                self.replace(host);
-                self.schedule(100, End::Start(host));
             }
             Refusal::Damaged(damage) => {
                 let what = format!("member {} refuses undamaged data: {damage}", broken.member);

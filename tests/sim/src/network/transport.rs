@@ -109,7 +109,6 @@ impl Transport for HostTransport {
 
     fn end_term(&self, address: &str, request: EndTermRequest) -> Call<EndTermResponse> {
         self.network.call(self.host, address, "end term", move |target| {
-            let request = request.clone();
             async move { target.service.end_term(&request) }
                 .map_err(to_call_error)
                 .boxed()
@@ -118,7 +117,6 @@ impl Transport for HostTransport {
 
     fn take_over(&self, address: &str, request: TakeOverRequest) -> Call<()> {
         self.network.call(self.host, address, "take over", move |target| {
-            let request = request.clone();
             async move { target.service.take_over(&request).await }
                 .map_err(to_call_error)
                 .boxed()
@@ -128,7 +126,6 @@ impl Transport for HostTransport {
     fn remove_member(&self, address: &str, request: RemoveMemberRequest) -> Call<RemoveMemberResponse> {
         self.network
             .call(self.host, address, "remove member", move |target| {
-                let request = request.clone();
                 async move { target.service.remove_member(&request).await }
                     .map_err(to_call_error)
                     .boxed()
@@ -138,7 +135,6 @@ impl Transport for HostTransport {
     fn confirm_member(&self, address: &str, request: ConfirmMemberRequest) -> Call<ConfirmMemberResponse> {
         self.network
             .call(self.host, address, "confirm member", move |target| {
-                let request = request.clone();
                 async move { target.service.confirm_member(&request).await }
                     .map_err(to_call_error)
                     .boxed()

@@ -80,6 +80,7 @@ impl World {
                 self.moves += 1;
                 let moved = &mut self.hosts[host];
                 moved.address = format!("{}:{}", moved.name, self.moves + 1);
+                self.loss = Loss::Of(host);
             }
             Fault::Grow => self.grow(),
         }
