@@ -16,6 +16,9 @@ use crate::network::{Arrival, HostId, HostTransport, Network, Target};
 use crate::threads::SimThreads;
 use crate::trace::Trace;
 
+/// Between two attempts to become a member.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
 /// What every process is started with.
 #[derive(Clone)]
 pub(crate) struct Setting {
@@ -319,7 +322,8 @@ async fn join(replica: &Replica, servers: &[String]) -> Result<(), Refusal> {
     loop {
         match replica.join(servers).await {
             Ok(()) => return Ok(()),
-            Err(JoinError::TimedOut(_)) => {}
+            // At once when its disk has failed: then it stands there until somebody restarts it.
+            Err(JoinError::TimedOut(_)) => tokio::time::sleep(JOIN_PAUSE).await,
             Err(error) => return Err(Refusal::Unwanted(error.to_string())),
         }
     }
