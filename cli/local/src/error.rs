@@ -130,9 +130,14 @@ const ATTEMPTS_MAX: u32 = 1000;
 pub(crate) fn unless_taken_away<T>(mut work: impl FnMut() -> Result<T, LocalError>) -> Result<T, LocalError> {
     for _ in 1..ATTEMPTS_MAX {
         match work() {
-            Err(LocalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(LocalError::Io { source, .. }) if is_gone(&source) => {}
             done => return done,
         }
     }
     work()
+}
+
+/// An open file of a cgroup that was removed has no device.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
